@@ -1,0 +1,102 @@
+"""The answer's nouns: who holds which bytes, how sure we are, and whether that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Basis = Literal["exact", "modelled", "measured", "assumed"]
+Component = Literal["weights", "kv_cache", "compute", "overhead"]
+Part = Literal["language", "vision", "projector"]
+Verdict = Literal["fits", "fits_with_changes", "does_not_fit", "will_not_load", "unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One term of a device's memory. ``resident_bytes`` stand after load; low, expected and high are the peak."""
+
+    component: Component
+    part: Part
+    resident_bytes: int
+    low_bytes: int
+    expected_bytes: int
+    high_bytes: int
+    basis: Basis
+    formula: str
+    source: str
+    inputs: Mapping[str, int | float | str] = field(default_factory=dict)
+
+
+def exact_item(component: Component, part: Part, n_bytes: int, *, formula: str, source: str, **inputs: int | float | str) -> Item:
+    """Return an item whose bytes are known: resident, low, expected and high are the same."""
+    return Item(
+        component=component,
+        part=part,
+        resident_bytes=n_bytes,
+        low_bytes=n_bytes,
+        expected_bytes=n_bytes,
+        high_bytes=n_bytes,
+        basis="exact",
+        formula=formula,
+        source=source,
+        inputs=inputs,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceBudget:
+    """What one device holds. ``layers`` are the first and last repeating layer on it, or None."""
+
+    device: str  # CUDA0, CUDA1, ..., Host
+    name: str
+    total_bytes: int
+    free_bytes: int
+    items: tuple[Item, ...]
+    layers: tuple[int, int] | None = None
+    has_output: bool = False
+
+    @property
+    def expected_bytes(self) -> int:
+        """Expected peak."""
+        return sum(item.expected_bytes for item in self.items)
+
+    @property
+    def high_bytes(self) -> int:
+        """The bound that feasibility is judged on."""
+        return sum(item.high_bytes for item in self.items)
+
+    @property
+    def headroom_bytes(self) -> int:
+        """Free memory less the high bound; negative where it does not fit."""
+        return self.free_bytes - self.high_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageTokens:
+    """What one image becomes. ``tokens`` are its own, ``extra_tokens`` the structural ones around them."""
+
+    image: str
+    tokens: int
+    extra_tokens: int
+    resized_to: str
+    wasted_pixels: int
+    tiles: int = 1
+    encoder_sequences: tuple[int, ...] = ()  # patches of each sequence the tower sees
+    cross_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """The whole of an engine's memory for one model, machine and workload, device by device."""
+
+    devices: tuple[DeviceBudget, ...]
+    image_tokens: tuple[ImageTokens, ...] = ()
+    settings: Mapping[str, object] = field(default_factory=dict)  # as resolved, in the engine's own words
+    notes: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()  # what the engine itself would say no to at start
+
+    @property
+    def short_devices(self) -> tuple[DeviceBudget, ...]:
+        """Devices whose high bound is above what is free."""
+        return tuple(device for device in self.devices if device.headroom_bytes < 0)

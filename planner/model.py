@@ -1,0 +1,224 @@
+"""What a model is, to a planner: its layers by kind, its vision tower and the tensors that hold both.
+
+A model family is a combination of layer kinds. Nothing here knows a family's name, a file format or an engine.
+Widths are numbers of elements; shapes list the fastest dimension first, as ggml and GGUF do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Number = int | float | str | bool | tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """One stored tensor: its name, shape (fastest dimension first) and block format (a key of ``FORMATS``)."""
+
+    name: str
+    shape: tuple[int, ...]
+    format: str
+
+    @property
+    def n_elements(self) -> int:
+        """Number of elements of the whole tensor."""
+        n = 1
+        for width in self.shape:
+            n *= width
+        return n
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention:
+    """Softmax attention with grouped queries; full, or over a sliding or chunked window."""
+
+    n_heads: int
+    n_kv_heads: int
+    key_dim: int  # per head
+    value_dim: int  # per head
+    window_tokens: int | None = None  # None: every earlier token
+    window_kind: Literal["sliding", "chunked"] = "sliding"
+    qkv: Literal["split", "fused"] = "split"
+    qkv_bias: bool = False
+    output_bias: bool = False
+    qk_norm: Literal["none", "head", "model"] = "none"  # weighted norm per head, or over the whole width
+    sinks: bool = False
+    gated: bool = False  # the query projection is twice as wide; its second half gates the result
+    value_tensor: bool = True  # False: values are taken from the key projection
+    kv_source_layer: int | None = None  # reads the cache of that layer instead of holding one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentAttention:
+    """Multi-head latent attention (MLA): one compressed row per token. ``absorbed``: K-only cache of lora + rope."""
+
+    n_heads: int
+    kv_lora_rank: int
+    q_lora_rank: int = 0  # 0: one plain query projection
+    nope_dim: int
+    rope_dim: int
+    value_dim: int
+    absorbed: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossAttention:
+    """Attention over the vision tower's output instead of the text."""
+
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatedDeltaNet:
+    """Linear attention with a gated delta rule: constant state per sequence."""
+
+    n_key_heads: int
+    n_value_heads: int
+    head_dim: int
+    conv_kernel: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShortConv:
+    """Gated short convolution over the model's width."""
+
+    conv_kernel: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mamba:
+    """Selective state space layer, version 1 (dt rank) or 2 (heads)."""
+
+    version: Literal[1, 2]
+    inner_dim: int
+    state_dim: int
+    conv_kernel: int
+    n_groups: int = 0
+    dt_rank: int  # version 2: number of heads
+
+
+Mixer = Attention | LatentAttention | CrossAttention | GatedDeltaNet | ShortConv | Mamba
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseFfn:
+    """A gated (gate, up, down) or plain (up, down) feed-forward block; ``fused`` stores gate and up as one tensor."""
+
+    n_ff: int
+    gated: bool = True
+    fused: bool = False
+    bias: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoeFfn:
+    """A mixture of experts, with optional shared expert and optional dense branch beside it."""
+
+    n_experts: int
+    n_experts_used: int
+    n_ff_expert: int
+    n_ff_shared: int = 0
+    shared_gate: bool = False
+    n_ff_dense: int = 0  # a dense branch beside the experts
+    router: Literal["softmax", "sigmoid", "softmax_weight"] = "softmax"
+    selection_bias: bool = False
+    normalise_weights: bool = False
+    weights_scale: float = 0.0
+    fused: bool = False  # gate and up experts in one tensor
+    bias: bool = False
+    down_scale: bool = False  # one factor per expert on the down projection
+
+
+Ffn = DenseFfn | MoeFfn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One repeating layer: a mixer over tokens, then a feed-forward block (absent in pure state space models)."""
+
+    mixer: Mixer
+    ffn: Ffn | None
+    post_norms: bool = False  # norms after the mixer and after the feed-forward block, beside those before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Language:
+    """The language model. ``layers`` are those that run; ``n_mtp_layers`` more are stored for multi-token prediction."""
+
+    architecture: str  # the word under `general.architecture` of its GGUF files; selects data, never code
+    n_embd: int
+    n_vocab: int
+    n_context_train: int
+    layers: tuple[Layer, ...]
+    tied_embeddings: bool = False
+    n_mtp_layers: int = 0
+    n_deepstack_layers: int = 0  # vision features are added in so many first layers
+    n_embd_per_layer: int = 0  # width of the per-layer embeddings, 0 for none
+    rope_factors: tuple[int, ...] = ()  # widths of the stored rotary factor tensors
+    facts: Mapping[str, Number] = field(default_factory=dict)  # further hyper-parameters, by their GGUF key
+    tensors: tuple[Tensor, ...] = ()  # as stored; empty until a file or a recipe gives formats
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers that run."""
+        return len(self.layers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRule:
+    """How an image becomes tiles, patches and tokens: the rule's word in ``planner.vision`` and its parameters."""
+
+    rule: str
+    parameters: Mapping[str, Number] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vision:
+    """The vision tower with its projector.
+
+    ``tower`` and ``projector`` name kinds (of operations); ``facts`` hold what only one kind needs.
+    """
+
+    tower: str
+    projector: str
+    n_layers: int
+    n_embd: int
+    n_ff: int
+    n_heads: int
+    patch_size: int
+    image_size: int
+    facts: Mapping[str, Number] = field(default_factory=dict)
+    rules: Mapping[str, ImageRule] = field(default_factory=dict)  # "processor" (HF) and "mtmd" (llama.cpp)
+    tensors: tuple[Tensor, ...] = ()  # of the separate projector file (mmproj), as stored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """Published parameter counts, for engines that store unquantised weights. ``linear``: in quantisable linears."""
+
+    total: int
+    language: int
+    vision: int = 0
+    projector: int = 0
+    linear: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A model as one value: what it is called, its language model, its vision tower, and where that was read."""
+
+    name: str
+    family: str
+    language: Language
+    vision: Vision | None = None
+    parameters: Parameters | None = None
+    architecture_class: str | None = None  # the word under `architectures` of its HF configuration
+    hf_id: str | None = None
+    quantization: str | None = None  # the file type the tensors were stored as
+    source: str = ""
+    file_bytes: int | None = None
+    projector_file_bytes: int | None = None
