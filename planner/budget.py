@@ -95,6 +95,7 @@ class Budget:
     settings: Mapping[str, object] = field(default_factory=dict)  # as resolved, in the engine's own words
     notes: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()  # what the engine itself would say no to at start
+    unknown: tuple[str, ...] = ()  # what could not be computed; such a budget never "fits"
 
     @property
     def short_devices(self) -> tuple[DeviceBudget, ...]:

@@ -1,0 +1,153 @@
+"""Options that several commands share, and how they become a deployment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from planner.errors import UsageError
+
+if TYPE_CHECKING:
+    from planner.advice import Plan
+    from planner.machine import Machine
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EXIT_CODES = {"fits": 0, "fits_with_changes": 4, "does_not_fit": 3, "will_not_load": 3, "unknown": 3}
+
+
+def machine_options(function: F) -> F:
+    """Add the options that describe a machine instead of detecting one."""
+    for option in (
+        click.option("--machine", "machine_file", metavar="FILE", help="A machine saved by 'vlplan detect --save'."),
+        click.option("--ram", metavar="SIZE", help="Host memory of the described machine, like 64GiB."),
+        click.option(
+            "--gpu",
+            "gpus",
+            multiple=True,
+            metavar="GPU",
+            help='A GPU by name or size: "RTX 3090", "RTX 3090:2", 24GiB. Repeat for several.',
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def workload_options(function: F) -> F:
+    """Add the options that say what is asked of the model."""
+    for option in (
+        click.option("--answer-tokens", type=int, metavar="N", help="Tokens of an answer.  [default: 512]"),
+        click.option("--prompt-tokens", type=int, metavar="N", help="Text tokens of a prompt.  [default: 512]"),
+        click.option("--batch", type=int, metavar="N", help="Requests processed together where the engine batches."),
+        click.option(
+            "--image", "images", multiple=True, metavar="WxH", help="An image of one request; 1920x1080:3 means three."
+        ),
+        click.option("--sequences", type=int, metavar="N", help="Sequences at once.  [default: 1]"),
+        click.option("--context", type=int, metavar="N", help="Tokens one sequence needs: text, images and answer."),
+    ):
+        function = option(function)
+    return function
+
+
+def engine_options(function: F) -> F:
+    """Add the options that choose model file, quantisation, engine and its settings."""
+    for option in (
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="A setting in the engine's own words, like n_gpu_layers=20. Repeat for several.",
+        ),
+        click.option("--projector", metavar="FILE", help="A projector (mmproj) file, or 'none' for text only."),
+        click.option("--quantization", metavar="TYPE", help="File type for profiles: F16, Q8_0, Q4_K_M ..."),
+        click.option("--engine-version", metavar="VERSION", help="Engine version.  [default: the newest one known]"),
+        click.option("--engine", metavar="ENGINE", help="llama.cpp, ollama, transformers, vllm, sglang, lmdeploy."),
+    ):
+        function = option(function)
+    return function
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Answer as JSON.")
+
+
+def request_data(model: str, **given: Any) -> dict[str, Any]:  # noqa: ANN401 - click's own values
+    """Return the request mapping that the command line's options describe."""
+    workload_keys = ("context", "sequences", "batch", "prompt_tokens", "answer_tokens")
+    workload = {key: given[key] for key in workload_keys if given.get(key) is not None}
+    if given.get("images"):
+        workload["images"] = list(given["images"])
+    data: dict[str, Any] = {"model": model, "workload": workload}
+    for key in ("engine", "engine_version", "quantization", "projector"):
+        if given.get(key) is not None:
+            data[key] = given[key]
+    data["settings"] = parse_pairs(given.get("settings") or ())
+    return data
+
+
+def parse_pairs(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """Return settings from ``key=value`` words; a value is JSON where it parses as JSON, else text."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key:
+            raise UsageError(f"--set {pair!r}: write KEY=VALUE, like n_gpu_layers=20")
+        try:
+            found[key.replace("-", "_")] = json.loads(value)
+        except ValueError:
+            found[key.replace("-", "_")] = value
+    return found
+
+
+def chosen_machine(machine_file: str | None, gpus: tuple[str, ...], ram: str | None) -> Machine | None:
+    """Return the machine the options describe, or None when this machine is meant.
+
+    Raises:
+        UsageError: options that contradict each other, or an unknown GPU.
+    """
+    if machine_file is not None and (gpus or ram):
+        raise UsageError("--machine already describes the GPUs and memory; leave out --gpu and --ram")
+    if machine_file is not None:
+        from planner.machine_file import read_machine  # noqa: PLC0415 - only when a file is named
+
+        return read_machine(machine_file)
+    if gpus or ram:
+        from planner.machine_file import described_machine  # noqa: PLC0415 - only when described
+
+        return described_machine(gpus, ram)
+    return None
+
+
+@lru_cache(maxsize=1)
+def this_machine() -> Machine:
+    """Return the machine this runs on; what could not be seen is said once on stderr."""
+    from planner.detect import detect_machine  # noqa: PLC0415 - NVML and psutil only when needed
+
+    machine = detect_machine()
+    for note in machine.notes:
+        click.echo(f"vlplan: {note}", err=True)
+    return machine
+
+
+def screen_width() -> int:
+    """Return the columns to write for: the terminal's, within 80 and 120."""
+    import shutil  # noqa: PLC0415
+
+    return max(80, min(120, shutil.get_terminal_size((80, 24)).columns))
+
+
+def show(plan: Plan, *, as_json: bool, explain: bool = False) -> int:
+    """Print the plan and return the exit code its verdict means."""
+    if as_json:
+        from planner.report.answer import answer  # noqa: PLC0415
+
+        click.echo(json.dumps(answer(plan), indent=2))
+    else:
+        from planner.report.screen import plan_screen  # noqa: PLC0415
+
+        click.echo(plan_screen(plan, screen_width(), explain=explain))
+    return EXIT_CODES[plan.verdict]

@@ -1,0 +1,177 @@
+"""The request: what a user wrote in YAML, JSON or on the command line, made into nouns.
+
+One schema serves ``check``, ``batch``, ``estimate`` and the Python API. Everything is strict: unknown keys are
+refused, and every message says which key, its value and what is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from planner.catalog import load_engine
+from planner.engines.engine import Engine
+from planner.errors import UsageError
+from planner.machine import Machine
+from planner.machine_file import parse_machine
+from planner.model import Model
+from planner.sources.opening import open_model
+from planner.workload import ImageSize, Workload, parse_image_size
+
+MAX_TOKENS = 1 << 30
+MAX_IMAGES = 10_000
+_Count = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+
+
+class _Workload(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    context: _Count | None = None
+    sequences: Annotated[int, Field(ge=1, le=65536)] = 1
+    images: Annotated[list[str], Field(max_length=MAX_IMAGES)] = []
+    batch: Annotated[int, Field(ge=1, le=65536)] = 1
+    prompt_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] = 512
+    answer_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] = 512
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    model: str
+    projector: str | None = None
+    quantization: str | None = None
+    engine: str = "llama.cpp"
+    engine_version: str | None = None
+    machine: dict[str, Any] | None = None
+    workload: _Workload = _Workload()
+    settings: dict[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """A request resolved: which model by which engine on which machine, for which load, with which settings.
+
+    ``given`` are the settings the user wrote; what is missing in ``settings`` is the engine's default.
+    """
+
+    model: Model
+    engine: Engine
+    machine: Machine
+    workload: Workload
+    settings: Any
+    given: Mapping[str, object]
+
+
+DEFAULT_CONTEXT_TOKENS = 4096
+
+
+@lru_cache(maxsize=16)
+def _settings_adapter(settings_type: type) -> TypeAdapter[Any]:
+    return TypeAdapter(settings_type)
+
+
+def parse_settings(engine: Engine, given: Mapping[str, object]) -> Any:  # noqa: ANN401 - each engine has its own class
+    """Return the engine's settings value for the keys ``given``.
+
+    Raises:
+        UsageError: an unknown key or a value of the wrong type, named.
+    """
+    try:
+        return _settings_adapter(engine.settings).validate_python(dict(given))
+    except ValidationError as error:
+        raise UsageError(f"{engine.name} {_first_error(error, 'settings')}") from None
+
+
+def _first_error(error: ValidationError, root: str) -> str:
+    details = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in (root, *details["loc"]) if part != "")
+    if details["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
+        return f"{path}: there is no such key"
+    shown = repr(details.get("input"))
+    return f"{path}: {details['msg']}, not {shown[:60]}"
+
+
+def parse_request(
+    data: object, *, machine: Machine | None = None, detect: Any = None  # noqa: ANN401 - a function without arguments
+) -> Deployment:
+    """Return the deployment that a request mapping describes.
+
+    ``machine`` stands in where the request names none; else ``detect()`` is asked once it is needed.
+
+    Raises:
+        UsageError: the request is malformed, or names what does not exist.
+        SourceError: the model's file cannot be read.
+    """
+    if not isinstance(data, dict):
+        raise UsageError("a request is a mapping with at least the key 'model'")
+    try:
+        request = _Request.model_validate(data)
+    except ValidationError as error:
+        raise UsageError(f"request: {_first_error(error, '')}") from None
+    engine = load_engine(request.engine, request.engine_version)
+    settings = parse_settings(engine, request.settings)
+    workload = _workload(request.workload, request.settings)
+    model = open_model(
+        request.model, engine=engine.name, quantization=request.quantization, projector=request.projector
+    )
+    if request.machine is not None:
+        machine = parse_machine(request.machine)
+    elif machine is None:
+        machine = detect()
+    return Deployment(
+        model=model, engine=engine, machine=machine, workload=workload, settings=settings, given=request.settings
+    )
+
+
+def _workload(given: _Workload, settings: Mapping[str, object]) -> Workload:
+    context = given.context
+    if context is None:
+        context = _context_of(settings) or DEFAULT_CONTEXT_TOKENS
+    return Workload(
+        context_tokens=context,
+        sequences=given.sequences,
+        images=parse_images(given.images),
+        batch=given.batch,
+        prompt_tokens=given.prompt_tokens,
+        answer_tokens=given.answer_tokens,
+    )
+
+
+def _context_of(settings: Mapping[str, object]) -> int | None:
+    """Return the context one sequence gets from the engine's own words, where they say it."""
+    for key in ("ctx_size", "max_model_len", "session_len", "num_ctx"):
+        value = settings.get(key)
+        if isinstance(value, int) and value > 0:
+            parallel = settings.get("parallel") if key == "ctx_size" and not settings.get("kv_unified") else 1
+            return max(1, value // parallel) if isinstance(parallel, int) and parallel > 0 else value
+    return None
+
+
+def parse_images(texts: list[str] | tuple[str, ...]) -> tuple[ImageSize, ...]:
+    """Return image sizes; ``3x1920x1080`` is not read, but ``1920x1080:3`` means three of that size.
+
+    Raises:
+        UsageError: a malformed size or count.
+    """
+    images: list[ImageSize] = []
+    for text in texts:
+        size, _, count = text.partition(":")
+        if count and not (count.isascii() and count.isdigit() and 0 < int(count[:9]) <= MAX_IMAGES):
+            raise UsageError(f"image {text!r}: the count after ':' must be between 1 and {MAX_IMAGES}")
+        images += [parse_image_size(size)] * (int(count) if count else 1)
+        if len(images) > MAX_IMAGES:
+            raise UsageError(f"more than {MAX_IMAGES} images in one request")
+    return tuple(images)
+
+
+def with_settings(deployment: Deployment, **changes: object) -> Deployment:
+    """Return the deployment with some settings replaced."""
+    return replace(
+        deployment,
+        settings=replace(deployment.settings, **changes),
+        given={**deployment.given, **changes},
+    )

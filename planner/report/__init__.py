@@ -1,0 +1,1 @@
+"""The only code that formats: answers as JSON, tables and screens."""
