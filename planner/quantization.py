@@ -69,7 +69,13 @@ _TABLE: tuple[tuple[str, int | None, int, int], ...] = (
     ("q1_0", 41, 128, 18),
     ("fp8_e4m3", None, 1, 1),
     ("fp8_e5m2", None, 1, 1),
+    ("fp8_e8m0", None, 1, 1),
+    ("fp4_e2m1", None, 2, 1),
     ("u8", None, 1, 1),
+    ("u16", None, 1, 2),
+    ("u32", None, 1, 4),
+    ("u64", None, 1, 8),
+    ("c64", None, 1, 8),
     ("bool", None, 1, 1),
 )
 
