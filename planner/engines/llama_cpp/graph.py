@@ -53,7 +53,7 @@ def packed_strides(format_name: str, shape: Shape) -> Shape:
 class Node:
     """One tensor: the operation that makes it (``none`` for inputs, weights and caches), shape, strides, operands.
 
-    ``root``: the tensor whose memory it looks into. ``buffer``: device on which memory exists already. ``kind``: what
+    ``root``: the tensor whose memory it looks into, ``offset`` bytes from its start. ``buffer``: device on which memory exists already. ``kind``: what
     distinguishes operations of one word (``sigmoid`` of unary). ``layer``: number of the repeating layer, -1 outside.
     """
 
@@ -68,6 +68,7 @@ class Node:
         "kind",
         "layer",
         "name",
+        "offset",
         "op",
         "operands",
         "root",
@@ -96,6 +97,7 @@ class Node:
         self.root = root
         self.name = name
         self.kind = kind
+        self.offset = 0
         self.buffer: int | None = root.buffer if root is not None else None
         self.is_weight = False
         self.is_input = False
@@ -129,6 +131,12 @@ class Node:
                     return False
                 expected *= width
         return True
+
+    @property
+    def n_elements(self) -> int:
+        """Number of elements."""
+        a, b, c, d = self.shape
+        return a * b * c * d
 
     @property
     def n_rows(self) -> int:
@@ -246,6 +254,7 @@ class Graph:
         root = x if x.root is None else x.root
         node = Node(word, shape, x.format, (x,), strides=strides, root=root, name=name)
         node.layer = self.layer
+        node.offset = x.offset
         return node
 
     def reshape(self, x: Node, *widths: int) -> Node:
@@ -261,7 +270,7 @@ class Graph:
             axis = len(full)
             full.append(full[axis - 1] * shape[axis - 1] if axis > 1 else packed[1])
         node = self._look("view", x, shape, (full[0], full[1], full[2], full[3]))
-        node.kind = str(offset)
+        node.offset = x.offset + offset
         return node
 
     def permute(self, x: Node, a: int, b: int, c: int, d: int) -> Node:

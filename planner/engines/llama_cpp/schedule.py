@@ -1,0 +1,92 @@
+"""From a graph to arenas: assign and cut it, add copies and keep-alives, and let the allocator place it all.
+
+Source: llama.cpp 0.5.0-dev, ggml-backend.cpp (``ggml_backend_sched_split_graph``, its second half).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from planner.engines.llama_cpp.arena import Reservation, Schedule, reserve
+from planner.engines.llama_cpp.backend import Backends, scratch_bytes
+from planner.engines.llama_cpp.fusion import KeepAlives, keep_alives
+from planner.engines.llama_cpp.graph import IN_PLACE_OPS, Graph, Node
+from planner.engines.llama_cpp.splits import Split, assign, cut, input_copies
+from planner.quantization import FORMATS
+
+
+class _Numbering:
+    """Gives tensors their numbers in the schedule, the first time they are met."""
+
+    def __init__(self, backends: Backends) -> None:
+        self.schedule = Schedule()
+        self.nodes: list[Node] = []
+        self.compute_capability = backends.compute_capability
+
+    def number(self, node: Node) -> int:
+        if node.index < 0:
+            root = -1 if node.root is None else self.number(node.root)
+            node.index = len(self.nodes)
+            self.nodes.append(node)
+            self._describe(node, root)
+        return node.index
+
+    def _describe(self, node: Node, root: int) -> None:
+        schedule = self.schedule
+        schedule.roots.append(root)
+        schedule.external.append(node.buffer is not None)
+        schedule.in_place.append(node.op in IN_PLACE_OPS)
+        if root >= 0 or node.buffer is not None:
+            schedule.n_bytes.append(0)
+            schedule.layouts.append(None)
+            return
+        schedule.n_bytes.append(node.n_bytes)
+        schedule.layouts.append((node.format, node.shape, node.strides))
+        if node.is_input:
+            schedule.inputs.add(node.index)
+        if node.is_output:
+            schedule.outputs.add(node.index)
+        if node.op == "flash_attn" or FORMATS[node.format].quantized:
+            scratch = scratch_bytes(node, self.compute_capability)
+            if scratch:
+                schedule.scratch[node.index] = scratch
+
+
+def _all_keep_alives(graph: Graph, splits: list[Split], backends: Backends) -> KeepAlives:
+    kept: KeepAlives = {}
+    if not any(node.op == "argsort" for node in graph.nodes):
+        return kept
+    uses = Counter(operand for node in graph.nodes for operand in node.operands)
+    for i, split in enumerate(splits):
+        if split.device != backends.host:
+            following = splits[i + 1].nodes[0] if i + 1 < len(splits) else None
+            keep_alives(split.nodes, following, uses, kept)
+    return kept
+
+
+def schedule_of(graph: Graph, splits: list[Split], backends: Backends) -> tuple[Schedule, list[Node]]:
+    """Return the steps that the allocator sees, and the node behind each of its numbers."""
+    numbering = _Numbering(backends)
+    number, schedule = numbering.number, numbering.schedule
+    kept = _all_keep_alives(graph, splits, backends)
+    pipeline = input_copies(graph, backends)
+    pipeline += [copies for split in splits for _, copies in split.inputs if backends.n_copies > 1]
+    schedule.leafs = [(number(copy), copy.device) for group in pipeline for copy in group]
+    schedule.leafs += [(number(leaf), leaf.device) for leaf in graph.leafs if leaf.buffer is None]
+    steps = schedule.steps
+    for split in splits:
+        for source, copies in split.inputs:
+            steps.append((-1, source.device, (number(source),)))
+            steps.append((number(copies[0]), split.device, ()))
+        for node in split.nodes:
+            steps.append((number(node), node.device, tuple([number(operand) for operand in node.operands])))
+            if node in kept:
+                steps.append((-1, split.device, tuple([number(tensor) for tensor in kept[node]])))
+    return schedule, numbering.nodes
+
+
+def arenas(graph: Graph, backends: Backends) -> tuple[Reservation, list[Node]]:
+    """Return the arenas of every device for ``graph`` (which is assigned and cut on the way: use it once)."""
+    assign(graph, backends)
+    schedule, nodes = schedule_of(graph, cut(graph, backends), backends)
+    return reserve(schedule, backends.alignments), nodes
