@@ -220,5 +220,6 @@ class Model:
     hf_id: str | None = None
     quantization: str | None = None  # the file type the tensors were stored as
     source: str = ""
+    projector_source: str = ""
     file_bytes: int | None = None
     projector_file_bytes: int | None = None

@@ -68,8 +68,12 @@ def slot_devices(n_places: int, n_gpu_layers: int, shares: Sequence[float]) -> t
     return tuple(devices)
 
 
-def layout_of(language: Language, settings: LlamaCppSettings, free_bytes: Sequence[int]) -> Layout:
+def layout_of(
+    language: Language, settings: LlamaCppSettings, free_bytes: Sequence[int], names: Sequence[str] | None = None
+) -> Layout:
     """Return who holds what for the GPUs with ``free_bytes`` each; without shares the free memory decides.
+
+    ``names`` are the devices' names in the engine's words, by default CUDA0, CUDA1 and so on.
 
     Raises:
         UsageError: an override names no such buffer or is no regular expression.
@@ -80,21 +84,22 @@ def layout_of(language: Language, settings: LlamaCppSettings, free_bytes: Sequen
         shares = [1.0 if device == settings.main_gpu else 0.0 for device in range(n_gpus)]
     elif settings.tensor_split is not None and any(settings.tensor_split):
         shares = list(settings.tensor_split)
+    buffers = {name: device for device, name in enumerate(names or [f"CUDA{n}" for n in range(n_gpus)])}
     places = slot_devices(language.n_layers + language.n_mtp_layers + 1, settings.n_gpu_layers, shares)
-    return Layout(n_gpus=n_gpus, slots=places[:-1], output=places[-1], overrides=_overrides(settings, n_gpus))
+    return Layout(n_gpus=n_gpus, slots=places[:-1], output=places[-1], overrides=_overrides(settings, buffers))
 
 
-def _overrides(settings: LlamaCppSettings, n_gpus: int) -> tuple[tuple[re.Pattern[str], int], ...]:
-    rules = [_override(text, n_gpus) for text in settings.override_tensor or ()]
+def _overrides(settings: LlamaCppSettings, buffers: dict[str, int]) -> tuple[tuple[re.Pattern[str], int], ...]:
+    rules = [_override(text, buffers) for text in settings.override_tensor or ()]
     if settings.cpu_moe:
         rules.append((re.compile(_EXPERTS), HOST))
     rules += [(re.compile(rf"blk\.{layer}{_EXPERTS}"), HOST) for layer in range(settings.n_cpu_moe)]
     return tuple(rules)
 
 
-def _override(text: str, n_gpus: int) -> tuple[re.Pattern[str], int]:
+def _override(text: str, buffers: dict[str, int]) -> tuple[re.Pattern[str], int]:
     pattern, separator, buffer = text.rpartition("=")
-    devices = {"CPU": HOST, **{f"CUDA{device}": device for device in range(n_gpus)}}
+    devices = {"CPU": HOST, **buffers}
     if not separator or buffer not in devices:
         raise UsageError(f"settings.override_tensor {text!r}: write <regex>=<buffer>, buffer one of {', '.join(devices)}")
     try:
@@ -113,7 +118,8 @@ def place_weights(language: Language, layout: Layout) -> list[tuple[Tensor, int]
     """Return every (tensor, device) that is really loaded: each stored one, copies made at load included.
 
     Blocks kept for multi-token prediction are not loaded; a tied embedding is held twice when the output is on a
-    GPU; rotary factors are held once on every device that has layers.
+    GPU (some architectures read the output first and then hold it twice on the host too); rotary factors are held
+    once on every device that has layers.
     """
     placed: list[tuple[Tensor, int]] = []
     names = {tensor.name for tensor in language.tensors}
@@ -130,14 +136,22 @@ def _devices_of(name: str, language: Language, layout: Layout, names: set[str]) 
             return ()
         return (_overridden(name, layout, layout.slots[layer]),)
     if name.startswith(_EVERY_DEVICE):
-        return tuple(dict.fromkeys(layout.slots[: language.n_layers]))
+        return _rope_devices(language, layout)
     if name.startswith(_FIRST_LAYER):
         return (_overridden(name, layout, layout.slots[0]),)
     if name == "token_embd.weight" and "output.weight" not in names:
-        return tuple(dict.fromkeys((HOST, _overridden(name, layout, layout.output))))
+        places = (HOST, _overridden(name, layout, layout.output))
+        return places if language.facts.get("tied_output_read_first") else tuple(dict.fromkeys(places))
     if name.startswith(_INPUT) or (name.startswith("token_embd_norm.") and "output_norm.weight" in names):
         return (_overridden(name, layout, HOST),)
     return (_overridden(name, layout, layout.output),)
+
+
+def _rope_devices(language: Language, layout: Layout) -> tuple[int, ...]:
+    slots = list(zip(layout.slots, language.layers, strict=False))
+    if language.facts.get("rope_factors_in_full_layers_only"):
+        slots = [(device, layer) for device, layer in slots if getattr(layer.mixer, "window_tokens", None) is None]
+    return tuple(dict.fromkeys(device for device, _ in slots))
 
 
 def _overridden(name: str, layout: Layout, device: int) -> int:

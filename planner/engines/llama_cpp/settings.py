@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from planner.errors import UsageError
-from planner.quantization import FORMATS
 from planner.units import align
 from planner.workload import Workload
 
@@ -45,9 +44,8 @@ class LlamaCppSettings:
     no_kv_offload: bool = False
     no_op_offload: bool = False
     swa_full: bool = False
-    no_mmap: bool = False
     no_mmproj_offload: bool = False
-    no_repack: bool = False
+    load_mode: Literal["auto", "none", "mmap", "mlock", "mmap+mlock", "dio"] = "auto"
     image_min_tokens: int | None = None
     image_max_tokens: int | None = None
     fit: Literal["on", "off"] = "on"
@@ -91,11 +89,6 @@ def check_settings(settings: LlamaCppSettings, n_gpus: int) -> None:
         value = getattr(settings, name)
         if value not in CACHE_TYPES:
             raise UsageError(f"settings.{name}: {value!r} is no cache type; use one of {', '.join(CACHE_TYPES)}")
-    if FORMATS[settings.cache_type_v].quantized and settings.flash_attn == "off":
-        raise UsageError(
-            f"settings.cache_type_v {settings.cache_type_v} needs flash attention, which flash_attn: off forbids; "
-            "use flash_attn: on or cache_type_v: f16"
-        )
     if n_gpus and not 0 <= settings.main_gpu < n_gpus:
         raise UsageError(f"settings.main_gpu {settings.main_gpu}: the machine has GPUs 0 to {n_gpus - 1}")
     _check_split(settings.tensor_split, n_gpus)

@@ -1,7 +1,7 @@
 """Bytes of the loaded weights per device.
 
 Each tensor takes its bytes; on CUDA a *quantised* one whose rows are no multiple of 512 elements takes one row's
-missing elements more, and every tensor is padded to the buffer's alignment.
+missing elements more, and every tensor is padded to the buffer's alignment (CUDA 128, host 32 bytes).
 Source: ggml-cuda.cu (``ggml_backend_cuda_buffer_type_get_alloc_size``), ggml-alloc.c; exact in every table row.
 """
 
@@ -13,14 +13,15 @@ from planner.quantization import FORMATS, row_bytes, tensor_bytes
 from planner.units import align
 
 CUDA_ALIGNMENT = 128
+HOST_ALIGNMENT = 32
 CUDA_ROW_ELEMENTS = 512
 
 
 def stored_bytes(format_name: str, shape: tuple[int, ...], *, on_gpu: bool) -> int:
-    """Return the bytes a tensor takes in a device buffer (padded) or in host memory (as stored)."""
+    """Return the bytes a tensor takes in a buffer of a GPU or of the host, padding included."""
     n_bytes = tensor_bytes(format_name, shape)
     if not on_gpu:
-        return n_bytes
+        return align(n_bytes, HOST_ALIGNMENT)
     missing = -shape[0] % CUDA_ROW_ELEMENTS
     if missing and FORMATS[format_name].quantized:
         n_bytes += row_bytes(format_name, missing)
