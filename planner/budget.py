@@ -55,6 +55,7 @@ class DeviceBudget:
     items: tuple[Item, ...]
     layers: tuple[int, int] | None = None
     has_output: bool = False
+    ceiling_bytes: int | None = None  # an engine that sizes a pool to what is left never takes more than this
 
     @property
     def expected_bytes(self) -> int:
@@ -63,8 +64,9 @@ class DeviceBudget:
 
     @property
     def high_bytes(self) -> int:
-        """The bound that feasibility is judged on."""
-        return sum(item.high_bytes for item in self.items)
+        """The bound that feasibility is judged on: the sum of the items' bounds, or the engine's own ceiling."""
+        total = sum(item.high_bytes for item in self.items)
+        return total if self.ceiling_bytes is None else min(total, self.ceiling_bytes)
 
     @property
     def headroom_bytes(self) -> int:
@@ -74,7 +76,10 @@ class DeviceBudget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageTokens:
-    """What one image becomes. ``tokens`` are its own, ``extra_tokens`` the structural ones around them."""
+    """What one image becomes. ``tokens`` are its own, ``extra_tokens`` the structural ones around them.
+
+    ``counting`` says by whose rule: the model's own processor (transformers, vLLM, SGLang, LMDeploy) or llama.cpp's mtmd.
+    """
 
     image: str
     tokens: int
@@ -84,6 +89,10 @@ class ImageTokens:
     tiles: int = 1
     encoder_sequences: tuple[int, ...] = ()  # patches of each sequence the tower sees
     cross_tokens: int | None = None
+    counting: Literal["processor", "mtmd"] = "processor"
+    patch_grids: tuple[tuple[int, int], ...] = ()  # patches across and down, of each view
+    chunk_tokens: tuple[int, ...] = ()  # tokens of each chunk that is decoded on its own
+    n_positions: int = 0  # places taken in the sequence with the structural tokens; fewer than tokens under M-RoPE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
