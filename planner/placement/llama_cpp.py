@@ -1,0 +1,245 @@
+"""Where llama.cpp's layers go: the deepest offload that fits, split so that the fullest GPU keeps most to spare.
+
+Weights and cache of a place (a layer or the output) are exact and independent of the split; only the compute buffers
+depend on it. So the search works on the exact bytes of places with the compute of the last plan tried, and every
+plan it returns was confirmed by the whole budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from planner.budget import Budget
+from planner.engines.llama_cpp.kv_cache import CacheSettings, layer_cache_bytes, widest_value_row
+from planner.engines.llama_cpp.layout import HOST, Layout, layer_of, place_weights
+from planner.engines.llama_cpp.settings import LlamaCppSettings, resolve
+from planner.engines.llama_cpp.weights import weight_bytes
+from planner.machine import Machine
+from planner.model import Language, Model, MoeFfn
+from planner.placement.fill import fill, most_places, spread
+from planner.workload import Workload
+
+BudgetOf = Callable[[LlamaCppSettings], Budget]
+MAX_TRIALS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """Settings with the budget that they really lead to."""
+
+    settings: LlamaCppSettings
+    budget: Budget
+
+    @property
+    def fits(self) -> bool:
+        """Whether every device, the host included, holds the high bound."""
+        return not self.budget.short_devices and not self.budget.refusals
+
+
+def place_costs(
+    model: Model, workload: Workload, settings: LlamaCppSettings, *, flash_attn: bool
+) -> tuple[list[int], list[int]]:
+    """Return the bytes of each place on a GPU: all of it, and the part that is experts (layers first, output last)."""
+    language = model.language
+    n_slots = language.n_layers + language.n_mtp_layers
+    layout = Layout(n_gpus=1, slots=(0,) * n_slots, output=0)
+    costs, experts = [0] * (n_slots + 1), [0] * (n_slots + 1)
+    for tensor, device in place_weights(language, layout):
+        if device == HOST:
+            continue
+        layer = layer_of(tensor.name)
+        place = n_slots if layer is None else layer
+        n_bytes = weight_bytes(tensor, device)
+        costs[place] += n_bytes
+        if "_exps." in tensor.name:
+            experts[place] += n_bytes
+    if not settings.no_kv_offload:
+        for index, n_bytes in enumerate(_cache_costs(language, workload, settings, flash_attn=flash_attn)):
+            costs[index] += n_bytes
+    return costs, experts
+
+
+def _cache_costs(
+    language: Language, workload: Workload, settings: LlamaCppSettings, *, flash_attn: bool
+) -> list[int]:
+    cache = CacheSettings(
+        resolved=resolve(settings, workload, language.n_context_train),
+        cache_type_k=settings.cache_type_k,
+        cache_type_v=settings.cache_type_v,
+        flash_attn=flash_attn,
+        offload=True,
+        swa_full=settings.swa_full,
+    )
+    widest = None if flash_attn else widest_value_row(language)
+    known: dict[object, int] = {}
+    costs = []
+    for layer in language.layers:
+        if layer.mixer not in known:
+            known[layer.mixer] = layer_cache_bytes(layer.mixer, language.n_embd, cache, widest)
+        costs.append(known[layer.mixer])
+    return costs
+
+
+def place(model: Model, workload: Workload, machine: Machine, settings: LlamaCppSettings, budget_of: BudgetOf) -> Placed:
+    """Return the best placement for otherwise fixed ``settings``, or the last one tried when none fits.
+
+    Deepest first: everything on the GPUs; for mixtures of experts then the experts of as few first layers as
+    possible on the host; then as many last layers as fit; and the CPU alone.
+    """
+    if not machine.gpus:
+        return _confirmed(replace(settings, n_gpu_layers=0), budget_of)
+    everything = _confirmed(_offloaded(settings, model, None, len(machine.gpus)), budget_of)
+    costs, experts = place_costs(model, workload, settings, flash_attn=settings.flash_attn != "off")
+    found = _offload(model, settings, everything, costs, budget_of, machine)
+    if found.fits and _n_offloaded(found.settings, model) == len(costs):
+        return found
+    if any(experts):
+        spilled = _spill_experts(model, settings, everything, costs, experts, budget_of, machine)
+        if spilled.fits:
+            return spilled
+    return found
+
+
+def _confirmed(settings: LlamaCppSettings, budget_of: BudgetOf) -> Placed:
+    return Placed(settings=settings, budget=budget_of(settings))
+
+
+def _n_offloaded(settings: LlamaCppSettings, model: Model) -> int:
+    n_places = model.language.n_layers + model.language.n_mtp_layers + 1
+    return n_places if settings.n_gpu_layers < 0 else min(settings.n_gpu_layers, n_places)
+
+
+def _offloaded(
+    settings: LlamaCppSettings, model: Model, counts: Sequence[int] | None, n_gpus: int
+) -> LlamaCppSettings:
+    """Return the settings that put ``counts`` places on each GPU; None: all of them, split by free memory."""
+    n_places = model.language.n_layers + model.language.n_mtp_layers + 1
+    if counts is None:
+        return replace(settings, n_gpu_layers=n_places, tensor_split=None)
+    split = [float(count) for count in counts] if n_gpus > 1 and any(counts) else None
+    return replace(settings, n_gpu_layers=sum(counts), tensor_split=split)
+
+
+def _spare(placed: Placed, costs: Sequence[int], experts: Sequence[int], n_gpus: int, model: Model) -> list[int]:
+    """Return what each GPU has for places: its free bytes less all that is no place in this plan."""
+    n_places = len(costs)
+    n_offloaded = _n_offloaded(placed.settings, model)
+    counts = [int(share) for share in placed.settings.tensor_split or ()] or None
+    used = _run_costs(costs, experts, placed.settings, n_places - n_offloaded, counts, placed.budget)
+    return [
+        device.free_bytes - (device.high_bytes - used[index])
+        for index, device in enumerate(placed.budget.devices[:n_gpus])
+    ]
+
+
+def _run_costs(  # noqa: PLR0913 - the facts of one plan
+    costs: Sequence[int],
+    experts: Sequence[int],
+    settings: LlamaCppSettings,
+    first: int,
+    counts: Sequence[int] | None,
+    budget: Budget,
+) -> list[int]:
+    """Return the bytes of the places that each GPU holds in ``budget``."""
+    spilled = [
+        cost - (expert if index < settings.n_cpu_moe else 0)
+        for index, (cost, expert) in enumerate(zip(costs, experts, strict=True))
+    ]
+    if counts is not None:
+        used, index = [], first
+        for count in counts:
+            used.append(sum(spilled[index : index + count]))
+            index += count
+        return used
+    return [_held(device.layers, has_output=device.has_output, costs=spilled) for device in budget.devices]
+
+
+def _held(layers: tuple[int, int] | None, *, has_output: bool, costs: Sequence[int]) -> int:
+    held = sum(costs[layers[0] : layers[1] + 1]) if layers else 0
+    return held + (costs[-1] if has_output else 0)
+
+
+def _offload(  # noqa: PLR0913 - one search step needs them all
+    model: Model,
+    settings: LlamaCppSettings,
+    start: Placed,
+    costs: list[int],
+    budget_of: BudgetOf,
+    machine: Machine,
+) -> Placed:
+    """Return the deepest offload that fits: predicted from exact places, confirmed, corrected until it holds."""
+    n_gpus = len(machine.gpus)
+    no_experts = [0] * len(costs)
+    current, best, limit = start, None, len(costs)
+    if start.fits and n_gpus == 1:
+        return start
+    for _ in range(MAX_TRIALS):
+        capacities = _spare(current, costs, no_experts, n_gpus, model)
+        n_places = min(limit, most_places(costs, capacities))
+        if best is not None and n_places <= _n_offloaded(best.settings, model):
+            break
+        if n_places == 0:
+            break
+        counts = spread(costs[len(costs) - n_places :], capacities)
+        if counts is None:
+            break
+        trial = _confirmed(_offloaded(settings, model, counts, n_gpus), budget_of)
+        if trial.fits:
+            best = trial
+        else:
+            limit = n_places - 1
+        current = trial
+    if best is not None:
+        return best
+    return _confirmed(replace(settings, n_gpu_layers=0, tensor_split=None), budget_of)
+
+
+def _spill_experts(  # noqa: PLR0913 - one search step needs them all
+    model: Model,
+    settings: LlamaCppSettings,
+    start: Placed,
+    costs: list[int],
+    experts: list[int],
+    budget_of: BudgetOf,
+    machine: Machine,
+) -> Placed:
+    """Return the plan with all layers on the GPUs and the experts of as few first layers as possible on the host."""
+    n_gpus = len(machine.gpus)
+    n_layers = model.language.n_layers
+    low = next(i for i, layer in enumerate(model.language.layers) if isinstance(layer.ffn, MoeFfn)) + 1
+    current = _confirmed(replace(start.settings, n_cpu_moe=n_layers), budget_of)
+    best = current
+    for _ in range(MAX_TRIALS):
+        capacities = _spare(current, costs, experts, n_gpus, model)
+        n_spilled = _fewest_spilled(costs, experts, capacities, low, n_layers)
+        if n_spilled is None or (best.fits and n_spilled >= best.settings.n_cpu_moe and current is not start):
+            break
+        counts = spread(_without(costs, experts, n_spilled), capacities)
+        if counts is None:
+            break
+        trial = _confirmed(replace(_offloaded(settings, model, counts, n_gpus), n_cpu_moe=n_spilled), budget_of)
+        if trial.fits:
+            best = trial
+        else:
+            low = n_spilled + 1
+        current = trial
+    return best
+
+
+def _without(costs: Sequence[int], experts: Sequence[int], n_spilled: int) -> list[int]:
+    return [cost - (experts[i] if i < n_spilled else 0) for i, cost in enumerate(costs)]
+
+
+def _fewest_spilled(
+    costs: Sequence[int], experts: Sequence[int], capacities: Sequence[int], low: int, high: int
+) -> int | None:
+    if low > high or fill(_without(costs, experts, high), capacities) is None:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if fill(_without(costs, experts, middle), capacities) is None:
+            low = middle + 1
+        else:
+            high = middle
+    return low
