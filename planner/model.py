@@ -208,6 +208,24 @@ class Parameters:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredWeights:
+    """A checkpoint's own bytes by part and by format, for engines that load it as it is; packed by ``scheme``."""
+
+    language_bytes: int
+    vision_bytes: int = 0
+    projector_bytes: int = 0
+    formats: Mapping[str, int] = field(default_factory=dict)  # format → bytes
+    scheme: str | None = None  # None: as trained
+    bits: int | None = None
+    group_size: int | None = None
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return self.language_bytes + self.vision_bytes + self.projector_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A model as one value: what it is called, its language model, its vision tower, and where that was read."""
 
@@ -223,3 +241,5 @@ class Model:
     projector_source: str = ""
     file_bytes: int | None = None
     projector_file_bytes: int | None = None
+    stored: StoredWeights | None = None  # of a checkpoint folder
+    notes: tuple[str, ...] = ()  # what was assumed or chosen while reading it

@@ -1,0 +1,154 @@
+"""The words of ``profiles/sources/hf.yaml``: what configuration keys mean, by ``model_type``. A family is data."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from planner.catalog import load_data
+from planner.errors import SourceError
+
+DATA = "sources/hf.yaml"
+
+_Scalar = int | float | bool | str
+Switch = bool | str  # a fact, or the key of the configuration that says so
+
+
+class _Words(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class Lookup(_Words):
+    """A value read from the first path present, else ``default``; ``divide`` and ``square`` shape it."""
+
+    at: list[str] = []
+    default: _Scalar | list[int] | None = None
+    divide: list[str | int | float] = []
+    square: bool = False
+    plus: int = 0
+
+
+Value = Annotated[_Scalar | list[int] | Lookup, Field(union_mode="left_to_right")]
+
+
+class AttentionWords(_Words):
+    """What the configuration does not say about attention, or says under a key of its own."""
+
+    qkv: Literal["split", "fused"] = "split"
+    qkv_bias: Switch = "attention_bias"
+    output_bias: Switch = False
+    qk_norm: Literal["none", "head", "model"] = "none"
+    qk_norm_if: str | None = None  # the key that switches the norm on
+    sinks: bool = False
+    gated: bool = False
+
+
+class WindowWords(_Words):
+    """Which layers see only a window, and where its width stands."""
+
+    key: str = "sliding_window"
+    kind: Literal["sliding", "chunked"] = "sliding"
+    period: int | None = None  # layer i sees all where i mod period = period - 1
+    period_key: str | None = None
+    enabled_by: str | None = None
+
+
+class FfnWords(_Words):
+    """How the dense block is stored."""
+
+    key: str = "intermediate_size"
+    gated: bool = True
+    fused: bool = False
+    divide: int = 1  # gate and up counted together
+
+
+class ExpertWords(_Words):
+    """A mixture of experts: what the configuration leaves to the modelling code."""
+
+    ff_key: str = "moe_intermediate_size"
+    router: Literal["softmax", "sigmoid", "softmax_weight"] | None = None  # None: scoring_func says
+    normalise: Switch = "norm_topk_prob"
+    selection_bias: bool | None = None  # None: topk_method says
+    n_shared: int | None = None
+    shared_gate: bool = False
+    fused: bool = False
+    bias: bool = False
+    down_scale: bool = False
+    dense_beside: bool = False
+
+
+class LanguageWords(_Words):
+    """The language part of one ``model_type``."""
+
+    architecture: str
+    defaults: dict[str, _Scalar | list[int] | None] = {}
+    tied: bool = False
+    attention: AttentionWords = AttentionWords()
+    window: WindowWords | None = None
+    ffn: FfnWords = FfnWords()
+    experts: ExpertWords = ExpertWords()
+    post_norms: bool = False
+    mla_absorbed: bool = True
+    facts: dict[str, Value] = {}
+
+
+class RuleWords(_Words):
+    """The resizing rule of the image processor, in the words of ``planner.vision``."""
+
+    rule: str
+    parameters: dict[str, Value] = {}
+
+
+class VisionWords(_Words):
+    """The vision tower of one family."""
+
+    tower: str
+    projector: str
+    keys: dict[str, Value] = {}
+    facts: dict[str, Value] = {}
+    rules: dict[str, RuleWords] = {}
+
+
+class ModelWords(_Words):
+    """One ``model_type`` of a whole model (or several, told apart by ``when``)."""
+
+    family: str
+    when: dict[str, list[_Scalar]] = {}
+    text: str | None = None  # key of the nested language configuration; None: the top level
+    vision_at: str = "vision_config"
+    language: str | None = None  # entry under ``language``; None: the nested model_type
+    vision: VisionWords | None = None
+
+
+class PartWords(_Words):
+    """Prefixes of tensor names by part; the longest match decides, ``language`` where none does."""
+
+    vision: list[str]
+    projector: list[str]
+
+
+class Data(_Words):
+    """The whole file."""
+
+    source: str
+    checked: str
+    parts: PartWords
+    language: dict[str, LanguageWords]
+    models: dict[str, list[ModelWords]]
+
+
+@lru_cache(maxsize=1)
+def words() -> Data:
+    """Return the data, validated once.
+
+    Raises:
+        SourceError: the file of this installation is damaged.
+    """
+    raw = dict(load_data(DATA))
+    raw["checked"] = str(raw.get("checked"))
+    try:
+        return Data.model_validate(raw)
+    except ValidationError as error:
+        raise SourceError(f"profiles/{DATA}: {' '.join(str(error).split())[:400]}") from error
