@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from planner.catalog import load_data
@@ -9,6 +10,7 @@ from planner.errors import SourceError
 from planner.model import Language, Tensor
 from planner.sources.gguf.keys import MAX_LAYERS, Keys, keys_of
 from planner.sources.gguf.layers import Block, Reading, window_tokens
+from planner.tensors import layer_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 LAYER_RULES = "engines/llama_cpp/layers.yaml"
 _RECURRENT = ("ssm_in.weight", "ssm_alpha.weight", "shortconv.conv.weight")
+_SPARED = frozenset({"attn_k.weight", "attn_v.weight", "attn_k_norm.weight"})  # where another layer's cache is read
 _ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
 
@@ -44,7 +47,7 @@ def language_from_gguf(file: GgufFile) -> Language:
     shapes = {tensor.name: tensor.shape for tensor in tensors}
     blocks = _blocks(shapes, n_stored)
     layers, unknown = _layers(architecture, keys, blocks, n_stored - n_mtp)
-    return Language(
+    language = Language(
         architecture=architecture,
         n_embd=keys.integer("embedding_length"),
         n_vocab=_n_vocab(file, keys, shapes),
@@ -58,6 +61,8 @@ def language_from_gguf(file: GgufFile) -> Language:
         facts=_facts(architecture, keys, shapes, unknown),
         tensors=tensors,
     )
+    strange = _unexplained(language, blocks)
+    return replace(language, layers=(), facts={**language.facts, "unknown": strange}) if strange else language
 
 
 def layer_rules(architecture: str) -> Mapping[str, object] | None:
@@ -106,6 +111,18 @@ def _layers(architecture: str, keys: Keys, blocks: list[Block], n_layers: int) -
             return (), f"layer {index} is of no known kind"
         found.append(layer)
     return tuple(found), ""
+
+
+def _unexplained(language: Language, blocks: list[Block]) -> str:
+    """Return why the layers must not be trusted: tensors that the kinds found do not account for, or lack."""
+    for index, (layer, block) in enumerate(zip(language.layers, blocks, strict=False)):
+        expected = dict(layer_tensors(language, layer))
+        reads_other = getattr(layer.mixer, "kv_source_layer", None) is not None
+        missing = expected.keys() - block.keys() - (_SPARED if reads_other else frozenset())
+        strange = {name for name, shape in block.items() if expected.get(name) != shape}
+        if missing or strange:
+            return f"layer {index} stores {min(strange | missing)!r} in a way that no known kind does"
+    return ""
 
 
 def _facts(architecture: str, keys: Keys, shapes: Mapping[str, tuple[int, ...]], unknown: str) -> dict[str, Number]:

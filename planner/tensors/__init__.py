@@ -1,0 +1,5 @@
+"""A model's tensor inventory. One list serves weights, placement and file formats."""
+
+from planner.tensors.language import Entry, language_tensors, layer_tensors
+
+__all__ = ["Entry", "language_tensors", "layer_tensors"]

@@ -1,0 +1,306 @@
+"""A model's tensor inventory: name and shape of every tensor its layers need, in GGUF's names and order.
+
+One list serves weights, placement and file formats. Shapes have the fastest dimension first.
+Source: llama.cpp 0.5.0-dev, ``load_arch_tensors`` of ``src/models/*.cpp``; compared with true file headers.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, assert_never
+
+from planner.model import (
+    Attention,
+    CrossAttention,
+    DenseFfn,
+    GatedDeltaNet,
+    LatentAttention,
+    Mamba,
+    ShortConv,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from planner.model import Ffn, Language, Layer, Mixer, MoeFfn
+
+Shape = tuple[int, ...]
+Entry = tuple[str, Shape]
+
+
+def language_tensors(language: Language) -> tuple[Entry, ...]:
+    """Return name and shape of every tensor of ``language``, those of multi-token prediction layers included.
+
+    Facts it heeds: ``embedding_rows`` (where the embedding has more rows than the output), ``name.ffn_norm`` and
+    ``name.output_norm`` (architectures that spell these differently), ``layer_output_scale``, ``ssm_norms``.
+    """
+    found = list(_head(language))
+    for index, layer in enumerate(language.layers):
+        prefix = f"blk.{index}."
+        found += [(prefix + suffix, shape) for suffix, shape in layer_tensors(language, layer)]
+    for index in range(language.n_layers, language.n_layers + language.n_mtp_layers):
+        prefix = f"blk.{index}."
+        found += [(prefix + suffix, shape) for suffix, shape in _prediction_layer(language)]
+    return tuple(found)
+
+
+def layer_tensors(language: Language, layer: Layer) -> tuple[Entry, ...]:
+    """Return the tensors of one layer by their name after ``blk.N.``."""
+    ffn_norm = str(language.facts.get("name.ffn_norm", "ffn_norm")) + ".weight"
+    flags = (bool(language.facts.get("layer_output_scale")), bool(language.facts.get("ssm_norms")))
+    return _layer(layer, (language.n_embd, language.n_embd_per_layer), ffn_norm, flags)
+
+
+def _head(language: Language) -> Iterator[Entry]:
+    """Yield what stands before the layers."""
+    n_embd, n_vocab = language.n_embd, language.n_vocab
+    rows = language.facts.get("embedding_rows", n_vocab)
+    yield "token_embd.weight", (n_embd, int(rows) if isinstance(rows, int) else n_vocab)
+    if not language.tied_embeddings:
+        yield "output.weight", (n_embd, n_vocab)
+    yield str(language.facts.get("name.output_norm", "output_norm")) + ".weight", (n_embd,)
+    names = ("rope_freqs.weight",) if len(language.rope_factors) == 1 else _LONG_AND_SHORT
+    yield from ((name, (width,)) for name, width in zip(names, language.rope_factors, strict=False))
+    if language.n_embd_per_layer:
+        width = language.n_embd_per_layer * language.n_layers
+        yield "per_layer_token_embd.weight", (width, n_vocab)
+        yield "per_layer_model_proj.weight", (n_embd, width)
+        yield "per_layer_proj_norm.weight", (language.n_embd_per_layer,)
+
+
+_LONG_AND_SHORT = ("rope_factors_long.weight", "rope_factors_short.weight")
+
+
+@lru_cache(maxsize=1024)
+def _layer(layer: Layer, widths: tuple[int, int], ffn_norm: str, flags: tuple[bool, bool]) -> tuple[Entry, ...]:
+    """Return the tensors of a layer; layers repeat, so what was asked once is kept."""
+    (n_embd, n_embd_per_layer), (output_scale, ssm_norms) = widths, flags
+    found: list[Entry] = [("attn_norm.weight", (n_embd,)), *_mixer(layer.mixer, n_embd, ssm_norms=ssm_norms)]
+    if layer.post_norms:
+        found.append(("post_attention_norm.weight", (n_embd,)))
+    if output_scale:
+        found.append(("layer_output_scale.weight", (1,)))
+    if layer.ffn is not None:
+        found += [(ffn_norm, (n_embd,)), *_ffn(layer.ffn, n_embd)]
+    if layer.post_norms:
+        found.append(("post_ffw_norm.weight", (n_embd,)))
+    if n_embd_per_layer:
+        found += [
+            ("inp_gate.weight", (n_embd, n_embd_per_layer)),
+            ("proj.weight", (n_embd_per_layer, n_embd)),
+            ("post_norm.weight", (n_embd,)),
+        ]
+    return tuple(found)
+
+
+def _prediction_layer(language: Language) -> Iterator[Entry]:
+    """Yield the tensors of a layer for multi-token prediction: full attention and what joins it to the model."""
+    kinds = [layer for layer in language.layers if isinstance(layer.mixer, Attention | LatentAttention)]
+    if not kinds:
+        return
+    yield from layer_tensors(language, kinds[-1])
+    n_embd = language.n_embd
+    yield "nextn.eh_proj.weight", (2 * n_embd, n_embd)
+    yield "nextn.enorm.weight", (n_embd,)
+    yield "nextn.hnorm.weight", (n_embd,)
+    yield "nextn.shared_head_norm.weight", (n_embd,)
+
+
+def _mixer(mixer: Mixer, n_embd: int, *, ssm_norms: bool) -> Iterator[Entry]:
+    match mixer:
+        case Attention():
+            found = _attention(mixer, n_embd)
+        case LatentAttention():
+            found = _latent(mixer, n_embd)
+        case CrossAttention():
+            found = _cross(mixer, n_embd)
+        case GatedDeltaNet():
+            found = _delta_net(mixer, n_embd)
+        case ShortConv():
+            found = _short_conv(mixer, n_embd)
+        case Mamba():
+            found = _mamba1(mixer, n_embd, norms=ssm_norms) if mixer.version == 1 else _mamba2(mixer, n_embd)
+        case _:
+            assert_never(mixer)
+    return found
+
+
+def _attention(mixer: Attention, n_embd: int) -> Iterator[Entry]:
+    query = mixer.n_heads * mixer.key_dim
+    key, value = mixer.n_kv_heads * mixer.key_dim, mixer.n_kv_heads * mixer.value_dim
+    stored_query = query * (2 if mixer.gated else 1)
+    if mixer.qkv == "fused":
+        yield "attn_qkv.weight", (n_embd, stored_query + key + value)
+    else:
+        yield "attn_q.weight", (n_embd, stored_query)
+        yield "attn_k.weight", (n_embd, key)
+        if mixer.value_tensor:
+            yield "attn_v.weight", (n_embd, value)
+    yield "attn_output.weight", (mixer.n_heads * mixer.value_dim, n_embd)
+    yield from _attention_vectors(mixer, n_embd, (stored_query, key, value))
+
+
+def _attention_vectors(mixer: Attention, n_embd: int, widths: tuple[int, int, int]) -> Iterator[Entry]:
+    """Yield biases, query and key norms, and sinks."""
+    if mixer.qkv_bias and mixer.qkv == "fused":
+        yield "attn_qkv.bias", (sum(widths),)
+    elif mixer.qkv_bias:
+        for letter, width in zip("qkv", widths, strict=True):
+            if letter != "v" or mixer.value_tensor:
+                yield f"attn_{letter}.bias", (width,)
+    if mixer.output_bias:
+        yield "attn_output.bias", (n_embd,)
+    if mixer.qk_norm != "none":
+        whole = mixer.qk_norm == "model"
+        yield "attn_q_norm.weight", (mixer.n_heads * mixer.key_dim if whole else mixer.key_dim,)
+        yield "attn_k_norm.weight", (widths[1] if whole else mixer.key_dim,)
+    if mixer.sinks:
+        yield "attn_sinks.weight", (mixer.n_heads,)
+
+
+def _latent(mixer: LatentAttention, n_embd: int) -> Iterator[Entry]:
+    n_heads, lora = mixer.n_heads, mixer.kv_lora_rank
+    query = n_heads * (mixer.nope_dim + mixer.rope_dim)
+    if mixer.q_lora_rank:
+        yield "attn_q_a.weight", (n_embd, mixer.q_lora_rank)
+        yield "attn_q_a_norm.weight", (mixer.q_lora_rank,)
+        yield "attn_q_b.weight", (mixer.q_lora_rank, query)
+    else:
+        yield "attn_q.weight", (n_embd, query)
+    yield "attn_kv_a_mqa.weight", (n_embd, lora + mixer.rope_dim)
+    yield "attn_kv_a_norm.weight", (lora,)
+    if mixer.absorbed:
+        yield "attn_k_b.weight", (mixer.nope_dim, lora, n_heads)
+        yield "attn_v_b.weight", (lora, mixer.value_dim, n_heads)
+    else:
+        yield "attn_kv_b.weight", (lora, n_heads * (mixer.nope_dim + mixer.value_dim))
+    yield "attn_output.weight", (n_heads * mixer.value_dim, n_embd)
+
+
+def _cross(mixer: CrossAttention, n_embd: int) -> Iterator[Entry]:
+    query, key = mixer.n_heads * mixer.head_dim, mixer.n_kv_heads * mixer.head_dim
+    yield "cross_attn_q_proj.weight", (n_embd, query)
+    yield "cross_attn_k_proj.weight", (n_embd, key)
+    yield "cross_attn_v_proj.weight", (n_embd, key)
+    yield "cross_attn_o_proj.weight", (query, n_embd)
+    yield "cross_attn_q_norm.weight", (mixer.head_dim,)
+    yield "cross_attn_k_norm.weight", (mixer.head_dim,)
+    yield "cross_attn_attn_gate", (1,)
+    yield "cross_attn_mlp_gate", (1,)
+
+
+def _delta_net(mixer: GatedDeltaNet, n_embd: int) -> Iterator[Entry]:
+    n_values, value = mixer.n_value_heads, mixer.n_value_heads * mixer.head_dim
+    channels = 2 * mixer.n_key_heads * mixer.head_dim + value
+    yield "attn_qkv.weight", (n_embd, channels)
+    yield "attn_gate.weight", (n_embd, value)
+    yield "ssm_conv1d.weight", (mixer.conv_kernel, channels)
+    yield "ssm_dt.bias", (n_values,)
+    yield "ssm_a", (n_values,)
+    yield "ssm_beta.weight", (n_embd, n_values)
+    yield "ssm_alpha.weight", (n_embd, n_values)
+    yield "ssm_norm.weight", (mixer.head_dim,)
+    yield "ssm_out.weight", (value, n_embd)
+
+
+def _short_conv(mixer: ShortConv, n_embd: int) -> Iterator[Entry]:
+    yield "shortconv.conv.weight", (mixer.conv_kernel, n_embd)
+    yield "shortconv.in_proj.weight", (n_embd, 3 * n_embd)
+    yield "shortconv.out_proj.weight", (n_embd, n_embd)
+
+
+def _mamba1(mixer: Mamba, n_embd: int, *, norms: bool) -> Iterator[Entry]:
+    inner, state, rank = mixer.inner_dim, mixer.state_dim, mixer.dt_rank
+    yield "ssm_in.weight", (n_embd, 2 * inner)
+    yield "ssm_conv1d.weight", (mixer.conv_kernel, inner)
+    yield "ssm_conv1d.bias", (inner,)
+    yield "ssm_x.weight", (inner, rank + 2 * state)
+    if norms:
+        yield "ssm_dt_norm.weight", (rank,)
+    yield "ssm_dt.weight", (rank, inner)
+    yield "ssm_dt.bias", (inner,)
+    if norms:
+        yield "ssm_b_norm.weight", (state,)
+        yield "ssm_c_norm.weight", (state,)
+    yield "ssm_a", (state, inner)
+    yield "ssm_d", (inner,)
+    yield "ssm_out.weight", (inner, n_embd)
+
+
+def _mamba2(mixer: Mamba, n_embd: int) -> Iterator[Entry]:
+    inner, n_heads = mixer.inner_dim, mixer.dt_rank
+    channels = inner + 2 * mixer.n_groups * mixer.state_dim
+    yield "ssm_in.weight", (n_embd, inner + channels + n_heads)
+    yield "ssm_conv1d.weight", (mixer.conv_kernel, channels)
+    yield "ssm_conv1d.bias", (channels,)
+    yield "ssm_dt.bias", (n_heads,)
+    yield "ssm_a", (1, n_heads)
+    yield "ssm_d", (1, n_heads)
+    yield "ssm_norm.weight", (inner // max(mixer.n_groups, 1), max(mixer.n_groups, 1))
+    yield "ssm_out.weight", (inner, n_embd)
+
+
+def _ffn(ffn: Ffn, n_embd: int) -> Iterator[Entry]:
+    return _dense(ffn, n_embd) if isinstance(ffn, DenseFfn) else _experts(ffn, n_embd)
+
+
+def _dense(ffn: DenseFfn, n_embd: int) -> Iterator[Entry]:
+    separate_gate = ffn.gated and not ffn.fused
+    up = ffn.n_ff * (2 if ffn.fused else 1)
+    if separate_gate:
+        yield "ffn_gate.weight", (n_embd, ffn.n_ff)
+    yield "ffn_up.weight", (n_embd, up)
+    yield "ffn_down.weight", (ffn.n_ff, n_embd)
+    if ffn.bias:
+        if separate_gate:
+            yield "ffn_gate.bias", (ffn.n_ff,)
+        yield "ffn_up.bias", (up,)
+        yield "ffn_down.bias", (n_embd,)
+
+
+def _experts(ffn: MoeFfn, n_embd: int) -> Iterator[Entry]:
+    n_experts, width = ffn.n_experts, ffn.n_ff_expert
+    if ffn.n_ff_dense:
+        yield from _dense_beside(ffn, n_embd)
+    yield "ffn_gate_inp.weight", (n_embd, n_experts)
+    if ffn.selection_bias:
+        yield "exp_probs_b.bias", (n_experts,)
+    if ffn.fused:
+        yield "ffn_gate_up_exps.weight", (n_embd, 2 * width, n_experts)
+    else:
+        yield "ffn_gate_exps.weight", (n_embd, width, n_experts)
+        yield "ffn_up_exps.weight", (n_embd, width, n_experts)
+    yield "ffn_down_exps.weight", (width, n_embd, n_experts)
+    if ffn.down_scale:
+        yield "ffn_down_exps.scale", (n_experts,)
+    if ffn.bias:
+        yield from _expert_biases(ffn, n_embd)
+    if ffn.n_ff_shared:
+        yield from _shared_expert(ffn, n_embd)
+
+
+def _dense_beside(ffn: MoeFfn, n_embd: int) -> Iterator[Entry]:
+    """Yield a dense branch beside the experts, with the norms and the router scale that keep the two apart."""
+    yield from _dense(DenseFfn(n_ff=ffn.n_ff_dense), n_embd)
+    yield "ffn_gate_inp.scale", (n_embd,)
+    yield "pre_ffw_norm_2.weight", (n_embd,)
+    yield "post_ffw_norm_1.weight", (n_embd,)
+    yield "post_ffw_norm_2.weight", (n_embd,)
+
+
+def _expert_biases(ffn: MoeFfn, n_embd: int) -> Iterator[Entry]:
+    yield "ffn_gate_inp.bias", (ffn.n_experts,)
+    if ffn.fused:
+        yield "ffn_gate_up_exps.bias", (2 * ffn.n_ff_expert, ffn.n_experts)
+    else:
+        yield "ffn_gate_exps.bias", (ffn.n_ff_expert, ffn.n_experts)
+        yield "ffn_up_exps.bias", (ffn.n_ff_expert, ffn.n_experts)
+    yield "ffn_down_exps.bias", (n_embd, ffn.n_experts)
+
+
+def _shared_expert(ffn: MoeFfn, n_embd: int) -> Iterator[Entry]:
+    if ffn.shared_gate:
+        yield "ffn_gate_inp_shexp.weight", (n_embd,)
+    yield "ffn_gate_shexp.weight", (n_embd, ffn.n_ff_shared)
+    yield "ffn_up_shexp.weight", (n_embd, ffn.n_ff_shared)
+    yield "ffn_down_shexp.weight", (ffn.n_ff_shared, n_embd)
