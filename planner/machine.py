@@ -16,6 +16,7 @@ class Gpu:
     total_bytes: int
     free_bytes: int
     backend: Backend = "cuda"
+    architecture: str | None = None  # the catalogue's word (turing, ada, rdna3, apple, ...); selects data, never code
     compute_capability: tuple[int, int] | None = None
     bandwidth_bytes_per_s: int | None = None
     fp16_flops: int | None = None

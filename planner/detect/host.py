@@ -1,0 +1,129 @@
+"""The host: memory by psutil and the cgroup limits above this process, cores by affinity and quota."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from planner.detect.found import attempt
+from planner.machine import Host
+from planner.units import format_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_NO_LIMIT_BYTES = 1 << 60  # version 1 writes a huge number where there is no limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CgroupLimit:
+    """A memory limit above this process: how much, how much of it is in use and cannot be reclaimed."""
+
+    limit_bytes: int
+    used_bytes: int
+
+
+def cgroup_limits(root: Path) -> tuple[CgroupLimit, ...]:
+    """Return every memory limit that holds for this process, from its own cgroup up to the root; v2 and v1.
+
+    Args:
+        root: the file system's root; tests pass a recorded one.
+    """
+    return tuple(limit for folder, names in _folders(root) if (limit := _limit(folder, names)) is not None)
+
+
+_V2 = ("memory.max", "memory.current", "inactive_file")
+_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+
+
+def _folders(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        if not controllers:
+            bases, names = ("sys/fs/cgroup", "sys/fs/cgroup/unified"), _V2
+        elif "memory" in controllers.split(","):
+            bases, names = ("sys/fs/cgroup/memory",), _V1
+        else:
+            continue
+        parts = [part for part in path.split("/") if part not in {"", ".", ".."}]
+        for depth in range(len(parts), -1, -1):
+            yield from ((root.joinpath(base, *parts[:depth]), names) for base in bases)
+
+
+def _limit(folder: Path, names: tuple[str, str, str]) -> CgroupLimit | None:
+    limit_name, usage_name, cache_name = names
+    text = _read(folder / limit_name).strip()
+    if not text.isdigit() or int(text) >= _NO_LIMIT_BYTES:
+        return None
+    used = _read(folder / usage_name).strip()
+    cache = _field(_read(folder / "memory.stat"), cache_name)
+    return CgroupLimit(limit_bytes=int(text), used_bytes=max(int(used) - cache, 0) if used.isdigit() else 0)
+
+
+def _field(text: str, name: str) -> int:
+    for line in text.splitlines():
+        key, _, value = line.partition(" ")
+        if key == name and value.strip().isdigit():
+            return int(value)
+    return 0
+
+
+def _read(path: Path) -> str:
+    """Return the beginning of a small file, or nothing."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(65536)
+    except OSError:
+        return ""
+
+
+def detect_host(psutil: Any, root: Path, cpu: str = "") -> tuple[Host, tuple[str, ...]]:  # noqa: ANN401 - or a fake
+    """Return this host, and notes where something limits it or could not be seen.
+
+    Args:
+        psutil: the module or a recorded fake.
+        root: the file system's root.
+        cpu: the processor's name where the caller knows it.
+    """
+    total_bytes, free_bytes, notes = _memory(psutil)
+    for limit in cgroup_limits(root):
+        if limit.limit_bytes < total_bytes:
+            notes = (f"a cgroup limits host memory to {format_bytes(limit.limit_bytes)}",)
+        total_bytes = min(total_bytes, limit.limit_bytes)
+        free_bytes = min(free_bytes, max(limit.limit_bytes - limit.used_bytes, 0))
+    name = cpu or _field_of_cpuinfo(_read(root / "proc/cpuinfo"))
+    return Host(total_bytes=total_bytes, free_bytes=free_bytes, n_cores=_n_cores(psutil, root), cpu=name), notes
+
+
+def _memory(psutil: Any) -> tuple[int, int, tuple[str, ...]]:  # noqa: ANN401
+    memory = attempt(None, lambda: psutil.virtual_memory())
+    if memory is None:
+        return 0, 0, ("host memory could not be read; give it with --ram",)
+    return int(memory.total), min(int(memory.available), int(memory.total)), ()
+
+
+def _n_cores(psutil: Any, root: Path) -> int:  # noqa: ANN401
+    physical = attempt(None, lambda: psutil.cpu_count(logical=False)) or attempt(None, lambda: psutil.cpu_count()) or 1
+    allowed = attempt(physical, lambda: len(os.sched_getaffinity(0)))
+    return max(1, min(int(physical), allowed, _quota_cores(root)))
+
+
+def _quota_cores(root: Path) -> int:
+    """Return the whole cores of the tightest CPU quota, a large number where there is none."""
+    quota, _, period = _read(root / "sys/fs/cgroup/cpu.max").strip().partition(" ")
+    if not quota:
+        quota = _read(root / "sys/fs/cgroup/cpu/cpu.cfs_quota_us").strip()
+        period = _read(root / "sys/fs/cgroup/cpu/cpu.cfs_period_us").strip()
+    if quota.isdigit() and period.isdigit() and int(period) > 0:
+        return max(1, -(-int(quota) // int(period)))
+    return 1 << 20
+
+
+def _field_of_cpuinfo(text: str) -> str:
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return ""

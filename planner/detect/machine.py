@@ -1,0 +1,86 @@
+"""Everything that detection looks at, and the one function that asks all of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from planner.detect import host as host_files
+from planner.detect.apple import apple_gpus, run_sysctl
+from planner.detect.found import Found
+from planner.machine import Host, Machine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What detection looks at. The defaults are this computer; tests pass recorded ones.
+
+    ``nvml`` and ``psutil`` are modules, imported only when asked; ``root`` is where the file system begins.
+    """
+
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    root: Path = Path("/")
+    platform: str = sys.platform
+    nvml: Any = None
+    psutil: Any = None
+    sysctl: Callable[[str], str] = run_sysctl
+
+
+def _module(name: str, given: Any) -> Any:  # noqa: ANN401 - modules, or fakes of them
+    if given is not None:
+        return given
+    try:
+        return __import__(name)
+    except ImportError:
+        return None
+
+
+def _host(around: Surroundings) -> tuple[Host, tuple[str, ...]]:
+    cpu = around.sysctl("machdep.cpu.brand_string") if around.platform == "darwin" else ""
+    return host_files.detect_host(_module("psutil", around.psutil), around.root, cpu)
+
+
+def detect_host(around: Surroundings | None = None) -> Host:
+    """Return this host alone: memory within the cgroup's limits, and cores."""
+    return _host(around or Surroundings())[0]
+
+
+def detect_machine(around: Surroundings | None = None) -> Machine:
+    """Return the machine that this process runs on, with what is free now.
+
+    What could not be seen, and why, stands in ``notes``; the command prints it once on stderr. Never raises.
+    """
+    around = around or Surroundings()
+    host, notes = _host(around)
+    found = Found(notes=notes) + _gpus(around, host)
+    return Machine(gpus=found.gpus, host=host, notes=found.notes)
+
+
+def _gpus(around: Surroundings, host: Host) -> Found:
+    if around.platform == "darwin":
+        return apple_gpus(around.sysctl, host)
+    found = _nvidia(around, host)
+    if not around.platform.startswith("linux"):
+        return found
+    from planner.detect.sysfs import drm_gpus  # noqa: PLC0415 - Linux only
+
+    others = drm_gpus(around.root, around.environ)
+    return others if others.gpus and not found.gpus and _absent(found) else found + others
+
+
+def _absent(found: Found) -> bool:
+    """Whether there is no NVIDIA driver at all: not worth a note beside the GPUs of another maker."""
+    return any("Not Found" in note or "not installed" in note for note in found.notes)
+
+
+def _nvidia(around: Surroundings, host: Host) -> Found:
+    nvml = _module("pynvml", around.nvml)
+    if nvml is None:
+        return Found(notes=("no NVIDIA GPU seen: the Python package nvidia-ml-py is not installed",))
+    from planner.detect.nvidia import nvidia_gpus  # noqa: PLC0415 - not on a Mac
+
+    return nvidia_gpus(nvml, around.environ, host)
