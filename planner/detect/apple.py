@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from planner.detect.found import Found, attempt
-from planner.gpu_catalog import enrich, find_entry, gpu_of, unified_total_bytes
+from planner.gpu_catalog import find_entry, gpu_of, unified_total_bytes
 from planner.machine import Gpu
 from planner.units import MIB
 
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 def run_sysctl(name: str) -> str:
     """Return the value of a sysctl, empty where there is none; gives up after two seconds."""
-    import subprocess  # noqa: PLC0415, S404 - only on a Mac
+    import subprocess  # noqa: PLC0415 - only on a Mac
 
     command = ["/usr/sbin/sysctl", "-n", name]
-    return attempt(
-        "", lambda: subprocess.run(command, capture_output=True, text=True, timeout=2, check=True).stdout.strip()
-    )  # noqa: S603
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=2, check=True).stdout.strip()  # noqa: S603
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return ""
 
 
 def apple_gpus(sysctl: Callable[[str], str], host: Host) -> Found:
@@ -35,8 +36,5 @@ def apple_gpus(sysctl: Callable[[str], str], host: Host) -> Found:
     total_bytes = int(wired) * MIB if limited else unified_total_bytes("metal", host.total_bytes)
     free_bytes = min(total_bytes, host.free_bytes)
     entry = attempt(None, lambda: find_entry(chip))
-    if entry is None:
-        return Found(
-            gpus=(Gpu(name=chip, total_bytes=total_bytes, free_bytes=free_bytes, backend="metal", unified_memory=True),)
-        )
-    return Found(gpus=(enrich(gpu_of(entry, total_bytes=total_bytes, free_bytes=free_bytes)),))
+    gpu = Gpu(name=chip, total_bytes=total_bytes, free_bytes=free_bytes, backend="metal", unified_memory=True)
+    return Found(gpus=(gpu if entry is None else gpu_of(entry, total_bytes=total_bytes, free_bytes=free_bytes),))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from planner.machine import Gpu
 
@@ -30,6 +31,15 @@ def attempt(default: T, question: Callable[[], T]) -> T:
         return question()
     except Exception:  # noqa: BLE001 - a broken driver may raise anything, and detection must go on
         return default
+
+
+def read_small(path: Path) -> str:
+    """Return the beginning of a small file of the kernel, or nothing where it cannot be read."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(65536)
+    except OSError:
+        return ""
 
 
 def reason(error: BaseException) -> str:

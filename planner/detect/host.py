@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from planner.detect.found import attempt
+from planner.detect.found import attempt, read_small
 from planner.machine import Host
 from planner.units import format_bytes
 
@@ -39,12 +39,12 @@ _V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 def _folders(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+    for line in read_small(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
         if not controllers:
-            bases, names = ("sys/fs/cgroup", "sys/fs/cgroup/unified"), _V2
+            bases, names = ["sys/fs/cgroup", "sys/fs/cgroup/unified"], _V2
         elif "memory" in controllers.split(","):
-            bases, names = ("sys/fs/cgroup/memory",), _V1
+            bases, names = ["sys/fs/cgroup/memory"], _V1
         else:
             continue
         parts = [part for part in path.split("/") if part not in {"", ".", ".."}]
@@ -54,11 +54,11 @@ def _folders(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
 
 def _limit(folder: Path, names: tuple[str, str, str]) -> CgroupLimit | None:
     limit_name, usage_name, cache_name = names
-    text = _read(folder / limit_name).strip()
+    text = read_small(folder / limit_name).strip()
     if not text.isdigit() or int(text) >= _NO_LIMIT_BYTES:
         return None
-    used = _read(folder / usage_name).strip()
-    cache = _field(_read(folder / "memory.stat"), cache_name)
+    used = read_small(folder / usage_name).strip()
+    cache = _field(read_small(folder / "memory.stat"), cache_name)
     return CgroupLimit(limit_bytes=int(text), used_bytes=max(int(used) - cache, 0) if used.isdigit() else 0)
 
 
@@ -68,15 +68,6 @@ def _field(text: str, name: str) -> int:
         if key == name and value.strip().isdigit():
             return int(value)
     return 0
-
-
-def _read(path: Path) -> str:
-    """Return the beginning of a small file, or nothing."""
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return file.read(65536)
-    except OSError:
-        return ""
 
 
 def detect_host(psutil: Any, root: Path, cpu: str = "") -> tuple[Host, tuple[str, ...]]:  # noqa: ANN401 - or a fake
@@ -93,29 +84,29 @@ def detect_host(psutil: Any, root: Path, cpu: str = "") -> tuple[Host, tuple[str
             notes = (f"a cgroup limits host memory to {format_bytes(limit.limit_bytes)}",)
         total_bytes = min(total_bytes, limit.limit_bytes)
         free_bytes = min(free_bytes, max(limit.limit_bytes - limit.used_bytes, 0))
-    name = cpu or _field_of_cpuinfo(_read(root / "proc/cpuinfo"))
+    name = cpu or _field_of_cpuinfo(read_small(root / "proc/cpuinfo"))
     return Host(total_bytes=total_bytes, free_bytes=free_bytes, n_cores=_n_cores(psutil, root), cpu=name), notes
 
 
 def _memory(psutil: Any) -> tuple[int, int, tuple[str, ...]]:  # noqa: ANN401
-    memory = attempt(None, lambda: psutil.virtual_memory())
+    memory = attempt(None, lambda: psutil.virtual_memory())  # noqa: PLW0108 - the attribute may be what is missing
     if memory is None:
         return 0, 0, ("host memory could not be read; give it with --ram",)
     return int(memory.total), min(int(memory.available), int(memory.total)), ()
 
 
 def _n_cores(psutil: Any, root: Path) -> int:  # noqa: ANN401
-    physical = attempt(None, lambda: psutil.cpu_count(logical=False)) or attempt(None, lambda: psutil.cpu_count()) or 1
+    physical = attempt(None, lambda: psutil.cpu_count(logical=False)) or os.cpu_count() or 1
     allowed = attempt(physical, lambda: len(os.sched_getaffinity(0)))
     return max(1, min(int(physical), allowed, _quota_cores(root)))
 
 
 def _quota_cores(root: Path) -> int:
     """Return the whole cores of the tightest CPU quota, a large number where there is none."""
-    quota, _, period = _read(root / "sys/fs/cgroup/cpu.max").strip().partition(" ")
+    quota, _, period = read_small(root / "sys/fs/cgroup/cpu.max").strip().partition(" ")
     if not quota:
-        quota = _read(root / "sys/fs/cgroup/cpu/cpu.cfs_quota_us").strip()
-        period = _read(root / "sys/fs/cgroup/cpu/cpu.cfs_period_us").strip()
+        quota = read_small(root / "sys/fs/cgroup/cpu/cpu.cfs_quota_us").strip()
+        period = read_small(root / "sys/fs/cgroup/cpu/cpu.cfs_period_us").strip()
     if quota.isdigit() and period.isdigit() and int(period) > 0:
         return max(1, -(-int(quota) // int(period)))
     return 1 << 20

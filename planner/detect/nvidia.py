@@ -142,10 +142,8 @@ def _gpu(nvml: Any, handle: Any, where: str, driver: str | None, host: Host, par
 
 def _size_notes(where: str, gpu: Gpu, free_bytes: int) -> tuple[str, ...]:
     if free_bytes != gpu.free_bytes:
-        return (
-            f"{where} ({gpu.name}): the driver reports {format_bytes(free_bytes)} free of {format_bytes(gpu.total_bytes)}; "
-            f"{format_bytes(gpu.free_bytes)} is used",
-        )
+        sizes = f"{format_bytes(free_bytes)} free of {format_bytes(gpu.total_bytes)}"
+        return (f"{where} ({gpu.name}): the driver reports {sizes}; {format_bytes(gpu.free_bytes)} is planned with",)
     if gpu.unified_memory:
         return (f"{where} ({gpu.name}) has no memory of its own; the host's is counted",)
     return ()

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from planner.detect.found import Found, attempt
+from planner.detect.found import Found, attempt, read_small
 from planner.detect.visible import chosen_devices
 from planner.gpu_catalog import enrich, find_by_pci, gpu_of
 from planner.machine import Gpu
@@ -30,16 +30,11 @@ def drm_gpus(root: Path, environ: Mapping[str, str]) -> Found:
         root: the file system's root.
         environ: for ``HIP_VISIBLE_DEVICES`` and ``ROCR_VISIBLE_DEVICES``.
     """
-    cards = attempt([], lambda: sorted(root.glob("sys/class/drm/card[0-9]*"), key=lambda path: _number(path.name)))
-    devices = [card / "device" for card in cards if card.name.removeprefix("card").isdigit()]
+    cards = [card for card in root.glob("sys/class/drm/card[0-9]*") if card.name.removeprefix("card").isdigit()]
+    devices = [card / "device" for card in sorted(cards, key=lambda card: int(card.name.removeprefix("card")[:6]))]
     amd = Found(gpus=tuple(gpu for device in devices if (gpu := _amd(root, device)) is not None))
     intel = [_intel(device) for device in devices if _line(device / "vendor") == _INTEL]
     return sum(intel, _visible_amd(amd, environ))
-
-
-def _number(name: str) -> int:
-    digits = name.removeprefix("card")
-    return int(digits) if digits.isdigit() and len(digits) < 6 else 0
 
 
 def _visible_amd(found: Found, environ: Mapping[str, str]) -> Found:
@@ -51,7 +46,7 @@ def _visible_amd(found: Found, environ: Mapping[str, str]) -> Found:
 
 
 def _line(path: Path) -> str:
-    return attempt("", lambda: path.read_text(encoding="utf-8", errors="replace")[:4096].strip())
+    return read_small(path).strip()
 
 
 def _bytes(path: Path) -> int | None:
@@ -105,7 +100,7 @@ def _intel(device: Path) -> Found:
     total_bytes = entry.total_bytes or 0
     generation, lanes = _link(device)
     gpu = gpu_of(entry, total_bytes=total_bytes, free_bytes=total_bytes)
-    note = f"{entry.name}: the kernel does not tell how much memory is free; all {format_bytes(total_bytes)} is assumed to be"
+    note = f"{entry.name}: how much memory is free is not known; all {format_bytes(total_bytes)} is assumed to be"
     return Found(
         gpus=(replace(gpu, pcie_generation=generation or gpu.pcie_generation, pcie_lanes=lanes or gpu.pcie_lanes),),
         notes=(note,),
