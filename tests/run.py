@@ -14,12 +14,13 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+DOCS = tuple(sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")))
 CHECKS = (
     ("lint", ("ruff", "check", ".")),
     ("format", ("ruff", "format", "--check", ".")),
     ("types", ("mypy",)),
     ("layers", ("importlinter.cli", "lint_imports_command")),
-    ("docs", ("docs/build.py", "--check")),
+    ("docs", ("cogapp", "--check", "--diff", "-I", "docs", "README.md", *DOCS)),
     ("tests", ("pytest", "-n", "2", "--cov", "--cov-report=term:skip-covered", "--cov-fail-under=90")),
 )
 
