@@ -1,0 +1,198 @@
+"""The whole graph of a language model: embedding, layers, output; the engine's worst case for one ubatch.
+
+Source: llama.cpp 0.5.0-dev, src/models/*.cpp and llama-graph.cpp (``build_inp_embd``).
+"""
+
+from __future__ import annotations
+
+from planner.engines.llama_cpp.graph import Graph, Node
+from planner.engines.llama_cpp.kinds.attention import gated_attention, grouped_attention
+from planner.engines.llama_cpp.kinds.context import Build
+from planner.engines.llama_cpp.kinds.ffn import dense_ffn, experts_beside_dense, experts_ffn
+from planner.engines.llama_cpp.kinds.latent import latent_attention
+from planner.engines.llama_cpp.kinds.recurrent import delta_net, mamba, short_conv
+from planner.engines.llama_cpp.traits import GraphRequest
+from planner.model import (
+    Attention,
+    CrossAttention,
+    DenseFfn,
+    Ffn,
+    GatedDeltaNet,
+    LatentAttention,
+    Layer,
+    Mamba,
+    MoeFfn,
+    ShortConv,
+)
+
+_NEVER_READ = ("rope_freqs.", "rope_factors_", "token_types.", "position_embd.")
+
+
+def language_graph(request: GraphRequest) -> Graph | None:
+    """Return the graph of the request's model, or None where some layer or stored tensor is not understood."""
+    build = Build(request)
+    if not request.language.layers or any(not _known(layer) for layer in request.language.layers):
+        return None
+    try:
+        _list_all(build)
+    except KeyError:  # a tensor that the kind needs is not stored
+        return None
+    return build.graph if not _unread(build) else None
+
+
+def _known(layer: Layer) -> bool:
+    mixer, ffn = layer.mixer, layer.ffn
+    if isinstance(mixer, CrossAttention):
+        return False
+    if isinstance(mixer, Attention) and mixer.qk_norm == "model":
+        return False
+    return ffn is None or isinstance(ffn, MoeFfn) or ffn.gated
+
+
+def _unread(b: Build) -> list[str]:
+    """Return stored tensors that no operation reads although their layer runs: a sign of an unknown graph."""
+    prefixes = tuple(f"blk.{i}." for i in range(b.language.n_layers, b.language.n_layers + b.language.n_mtp_layers))
+    sharing = _projections_of_sharing_layers(b)
+    return [
+        name
+        for name in b.tensors
+        if name not in b.used and name not in sharing and not name.startswith((*_NEVER_READ, *prefixes))
+    ]
+
+
+def _projections_of_sharing_layers(b: Build) -> set[str]:
+    """Return the key and value tensors of layers that read another layer's cache: stored, loaded and not used."""
+    return {
+        f"blk.{i}.{name}.weight"
+        for i, layer in enumerate(b.language.layers)
+        if isinstance(layer.mixer, Attention) and layer.mixer.kv_source_layer is not None
+        for name in ("attn_k", "attn_v", "attn_k_norm")
+    }
+
+
+def _list_all(b: Build) -> None:
+    stream, embedding = _embedding(b)
+    per_layer = _per_layer_embedding(b, stream) if b.language.n_embd_per_layer else None
+    for i, layer in enumerate(b.language.layers):
+        b.graph.layer = i
+        stream = _layer(b, layer, stream, per_layer)
+        if b.traits.deepstack and i < b.language.n_deepstack_layers:
+            stream = b.graph.add(stream, _deepstack(b, embedding, i), "deepstack")
+    b.graph.layer = -1
+    _output(b, stream)
+
+
+def _embedding(b: Build) -> tuple[Node, Node]:
+    """Return the token embeddings, and those together with the room for deepstack features."""
+    g, n_embd = b.graph, b.language.n_embd
+    width = n_embd * (1 + (b.language.n_deepstack_layers if b.traits.deepstack else 0))
+    rows = g.get_rows(b.weight("token_embd.weight", b.request.weights["token_embd.weight"]), b.tokens())
+    if width != n_embd:
+        rows = g.op("pad", (rows,), (width, b.n_tokens, 1, 1), name="room for deepstack features")
+    g.expand(rows)
+    g.expand(b.input("embeddings", "f32", width, b.n_tokens))
+    stream = embedding = rows if width == n_embd else g.view(rows, (n_embd, b.n_tokens), (rows.strides[1],))
+    if b.fact("embedding_scale"):
+        stream = g.scale(stream if stream.is_contiguous else g.cont(stream), "embedding scale")
+    g.expand(stream)
+    return (g.scale(stream, "embedding scale") if b.traits.embedding_scale else stream), embedding
+
+
+def _deepstack(b: Build, embedding: Node, i: int) -> Node:
+    n_embd = b.language.n_embd
+    return b.graph.view(embedding, (n_embd, b.n_tokens), (embedding.strides[1],), offset=4 * (i + 1) * n_embd)
+
+
+def _per_layer_embedding(b: Build, stream: Node) -> Node:
+    """Return the inputs that every layer gets of its own, as (width, tokens, layers)."""
+    g, width, n_layers = b.graph, b.language.n_embd_per_layer, b.language.n_layers
+    rows = g.get_rows(b.weight("per_layer_token_embd.weight"), b.input("tokens of layers", "i32", b.n_tokens))
+    rows = g.expand(g.scale(g.reshape(rows, width, n_layers, b.n_tokens)))
+    projected = g.scale(g.mul_mat(b.weight("per_layer_model_proj.weight"), stream))
+    projected = b.norm(g.reshape(projected, width, n_layers, b.n_tokens), "per_layer_proj_norm", layer=False)
+    return g.cont(g.permute(g.scale(g.add(projected, rows)), 0, 2, 1, 3))
+
+
+def _layer(b: Build, layer: Layer, stream: Node, per_layer: Node | None) -> Node:
+    """List one layer over the residual ``stream``; return the stream after it."""
+    g = b.graph
+    normed = b.norm(stream, "attn_norm")
+    if b.traits.norm_expanded:
+        g.expand(normed)
+    result = _mixer(b, layer, normed)
+    if b.traits.output_rows == "last_layer" and b.layer == b.language.n_layers - 1:
+        result, stream = g.get_rows(result, b.output_rows()), g.get_rows(stream, b.output_rows())
+    if layer.post_norms:
+        result = b.norm(result, "post_attention_norm")
+    stream = _sum(b, result, stream, b.traits.attention_sum)
+    if layer.ffn is not None:
+        result = _ffn(b, layer.ffn, stream)
+        if layer.post_norms:
+            result = b.norm(result, "post_ffw_norm", pin=False)
+        stream = _sum(b, result, stream, b.traits.ffn_sum)
+    if per_layer is not None:
+        stream = _add_own_input(b, stream, per_layer)
+    scale = b.maybe("layer_output_scale.weight")
+    return stream if scale is None else g.mul(stream, scale)
+
+
+def _mixer(b: Build, layer: Layer, x: Node) -> Node:
+    match layer.mixer:
+        case Attention(gated=True) as mixer:
+            return gated_attention(b, x, mixer)
+        case Attention() as mixer:
+            return grouped_attention(b, x, mixer)
+        case LatentAttention() as mixer:
+            return latent_attention(b, x, mixer)
+        case GatedDeltaNet() as mixer:
+            return delta_net(b, x, mixer)
+        case ShortConv() as mixer:
+            return short_conv(b, x, mixer)
+        case Mamba() as mixer:
+            return mamba(b, x, mixer)
+        case CrossAttention():
+            raise KeyError("cross attention")
+
+
+def _ffn(b: Build, ffn: Ffn, stream: Node) -> Node:
+    if isinstance(ffn, MoeFfn) and b.traits.dense_beside_experts:
+        return experts_beside_dense(b, stream, ffn)
+    normed = b.norm(stream, str(b.facts.get("name.ffn_norm", "ffn_norm")))
+    return dense_ffn(b, normed, ffn) if isinstance(ffn, DenseFfn) else experts_ffn(b, normed, ffn)
+
+
+def _sum(b: Build, result: Node, stream: Node, first: str) -> Node:
+    if b.fact("residual_scale"):
+        result = b.graph.scale(result, "residual scale")
+    return b.graph.add(result, stream) if first == "result" else b.graph.add(stream, result)
+
+
+def _add_own_input(b: Build, stream: Node, per_layer: Node) -> Node:
+    g, width = b.graph, b.language.n_embd_per_layer
+    gated = g.unary(b.linear(stream, "inp_gate"), "gelu")
+    offset = b.layer * 4 * width * b.n_tokens
+    own = g.view(per_layer, (width, b.n_tokens), (4 * width,), offset=offset)
+    return g.add(stream, b.norm(b.linear(g.mul(gated, own), "proj"), "post_norm"))
+
+
+def _output(b: Build, stream: Node) -> None:
+    """List the last norm and the logits; what the program reads afterwards is flagged as output."""
+    g, rule = b.graph, b.traits.output_rows
+    if rule == "before_norm":
+        stream.is_output = True
+        stream = g.get_rows(stream, b.output_rows())
+    stream = b.norm(stream, str(b.facts.get("name.output_norm", "output_norm")), layer=False)
+    stream.is_output = True
+    if rule == "after_norm":
+        stream = g.get_rows(stream, b.output_rows())
+        stream.is_output = True
+    name = "output.weight" if b.has("output.weight") else "token_embd.weight"
+    logits = g.mul_mat(b.weight(name, b.request.output_device if name != "output.weight" else None), stream, "logits")
+    if b.has("output.bias"):
+        logits = g.add(logits, b.weight("output.bias"))
+    if b.traits.logit_scale:
+        logits = g.scale(logits)
+    if b.fact("final_logit_softcapping") and b.traits.logit_softcap:
+        logits = g.scale(g.unary(g.scale(logits), "tanh"))
+    logits.is_output = True
+    g.expand(logits)

@@ -1,0 +1,86 @@
+"""What a request for compute memory holds, and what distinguishes one architecture's graph from another's as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Literal
+
+from planner.engines.llama_cpp.backend import Backends
+from planner.model import Language
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphTraits:
+    """How the engine puts the layer kinds of one architecture together, where that is no matter of its tensors.
+
+    ``positions``: numbers per token that rotate queries and keys; ``sectioned`` is 4 where the file has rotary sections.
+    ``rotary``: ``stepped`` leaves every n-th layer (``no_rope_layer_step``) without. ``rotary_factors``: which layers
+    read the stored frequency factors. ``output_rows``: where the rows that need logits are picked. ``attention_sum``,
+    ``ffn_sum``: which operand of the residual sum stands first. ``temperature``: which queries are multiplied by an
+    input. ``rotated_norm``: unweighted norm of queries and keys after rotation. ``norm_expanded``: the
+    first norm is computed before anything else of its layer. ``deepstack``: image features are added
+    after the first layers.
+    """
+
+    positions: Literal["one", "four", "sectioned", "none"] = "one"
+    rotary: Literal["all", "stepped", "none"] = "all"
+    rotary_factors: Literal["none", "all", "full_layers"] = "none"
+    embedding_scale: bool = False
+    query_scale: bool = False
+    value_norm: bool = False
+    rotated_norm: bool = False
+    temperature: Literal["none", "unrotated"] = "none"
+    norm_expanded: bool = False
+    attention_sum: Literal["result", "stream"] = "result"
+    ffn_sum: Literal["result", "stream"] = "result"
+    output_rows: Literal["last_layer", "after_norm", "before_norm"] = "last_layer"
+    weights_before_experts: bool = False
+    dense_beside_experts: bool = False
+    logit_softcap: bool = False
+    deepstack: bool = False
+    logit_scale: bool = False
+
+
+def traits_from(entry: Mapping[str, object]) -> GraphTraits:
+    """Return the traits written in one architecture's entry of the table.
+
+    Raises:
+        ValueError: the entry names a trait that does not exist.
+    """
+    unknown = set(entry) - {f.name for f in fields(GraphTraits)}
+    if unknown:
+        raise ValueError(f"unknown graph traits: {', '.join(sorted(unknown))}")
+    return GraphTraits(**entry)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphRequest:
+    """Everything the engine's worst-case graph depends on. Devices are GPU numbers; the host is ``backends.host``.
+
+    ``weights``: device of each stored tensor by name. ``layer_devices``, ``cache_devices``: of each layer and its cache.
+    ``n_tokens``: of the ubatch; ``n_outputs``: rows of logits asked; ``n_cells``, ``n_window_cells``: of one cache
+    stream; ``n_context``: of one sequence. ``pinned``: norms stay with their layer, as in a real allocation of a fully
+    offloaded model; a measurement without allocation (``--fit``) drops that.
+    """
+
+    language: Language
+    traits: GraphTraits
+    backends: Backends
+    weights: Mapping[str, int]
+    layer_devices: tuple[int, ...]
+    cache_devices: tuple[int, ...]
+    output_device: int
+    n_tokens: int
+    n_outputs: int
+    n_seqs: int = 1
+    n_streams: int = 1
+    n_cells: int
+    n_window_cells: int = 0
+    n_context: int
+    flash_attn: bool = True
+    cache_type_k: str = "f16"
+    cache_type_v: str = "f16"
+    kv_offload: bool = True
+    pinned: bool = True
+    facts: Mapping[str, object] = field(default_factory=dict)
