@@ -1,0 +1,133 @@
+"""The inverse questions: the largest image, most images, longest context, most sequences, largest batch that fit.
+
+Every answer is tight: the value fits, the next step up was computed and does not, and the device that fails is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from planner.workload import ImageSize, Workload
+
+Dimension = Literal["image", "images", "context", "sequences", "batch"]
+DIMENSIONS: tuple[Dimension, ...] = ("image", "images", "context", "sequences", "batch")
+MAX_SIDE = 16384
+MAX_COUNT = 1024
+MAX_CONTEXT_TOKENS = 1 << 24
+CONTEXT_STEP = 256
+
+Fails = Callable[[Workload], str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """One answer. ``value`` is None when not even the smallest fits; ``next_value`` is None when there is no limit.
+
+    ``reason``: why ``next_value`` fails, or why there is no limit below the ceiling.
+    """
+
+    dimension: Dimension
+    value: str | None
+    next_value: str | None
+    reason: str
+
+
+def solve(dimension: Dimension, workload: Workload, fails: Fails, context_ceiling: int = MAX_CONTEXT_TOKENS) -> Limit:
+    """Return the largest value of ``dimension`` for which ``fails`` finds nothing wrong, all else as in ``workload``."""
+    steps = _ladder(dimension, workload, context_ceiling)
+    reasons: dict[int, str | None] = {}
+
+    def why(step: int) -> str | None:
+        if step not in reasons:
+            reasons[step] = fails(steps.at(step))
+        return reasons[step]
+
+    best = _boundary(steps.top, why)
+    if best == 0:
+        return Limit(dimension=dimension, value=None, next_value=steps.label(1), reason=why(1) or "")
+    if best == steps.top:
+        return Limit(dimension=dimension, value=steps.label(best), next_value=None, reason=steps.ceiling)
+    return Limit(
+        dimension=dimension, value=steps.label(best), next_value=steps.label(best + 1), reason=why(best + 1) or ""
+    )
+
+
+def _boundary(top: int, why: Callable[[int], str | None]) -> int:
+    """Return a step that fits whose next does not (0: not even the first), or ``top`` when that fits."""
+    if why(top) is None:
+        return top
+    low, high = 0, 1
+    while high < top and why(high) is None:
+        low, high = high, min(top, 2 * high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if why(middle) is None:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ladder:
+    top: int
+    at: Callable[[int], Workload]
+    label: Callable[[int], str]
+    ceiling: str
+
+
+def _ladder(dimension: Dimension, workload: Workload, context_ceiling: int) -> _Ladder:
+    if dimension == "image":
+        return _image_ladder(workload)
+    if dimension == "images":
+        return _images_ladder(workload)
+    if dimension == "context":
+        return _context_ladder(workload, context_ceiling)
+    field = "sequences" if dimension == "sequences" else "batch"
+    return _Ladder(
+        top=MAX_COUNT,
+        at=lambda n: replace(workload, **{field: n}),
+        label=str,
+        ceiling=f"more than {MAX_COUNT} were not asked",
+    )
+
+
+def _image_ladder(workload: Workload) -> _Ladder:
+    """Sizes of the first image's aspect (a square without one): steps of one pixel of the longer side."""
+    shape = workload.images[0] if workload.images else ImageSize(width=1, height=1)
+    longer = max(shape.width, shape.height)
+
+    def size(side: int) -> ImageSize:
+        return ImageSize(
+            width=max(1, round(side * shape.width / longer)), height=max(1, round(side * shape.height / longer))
+        )
+
+    n_images = max(1, len(workload.images))
+    return _Ladder(
+        top=MAX_SIDE,
+        at=lambda side: replace(workload, images=(size(side),) * n_images),
+        label=lambda side: str(size(side)),
+        ceiling="any size fits: beyond the tower's canvas a picture only costs time",
+    )
+
+
+def _images_ladder(workload: Workload) -> _Ladder:
+    image = workload.images[0] if workload.images else ImageSize(width=1024, height=1024)
+    return _Ladder(
+        top=MAX_COUNT,
+        at=lambda n: replace(workload, images=(image,) * n),
+        label=lambda n: f"{n} x {image}",
+        ceiling=f"more than {MAX_COUNT} were not asked",
+    )
+
+
+def _context_ladder(workload: Workload, ceiling: int) -> _Ladder:
+    top = max(1, ceiling // CONTEXT_STEP)
+    return _Ladder(
+        top=top,
+        at=lambda step: replace(workload, context_tokens=step * CONTEXT_STEP),
+        label=lambda step: str(step * CONTEXT_STEP),
+        ceiling="this is the context the model was trained for",
+    )
