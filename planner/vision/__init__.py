@@ -1,0 +1,198 @@
+"""Image size → tiles, patches, tokens: one file per resizing rule, chosen by the rule's word in the model's profile.
+
+A model has up to two rules: ``processor``, its own image processor as transformers, vLLM, SGLang and LMDeploy run it,
+and ``mtmd``, what llama.cpp (and Ollama with it) does instead. A new rule is one file and one line of ``RULES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from planner.budget import ImageTokens
+from planner.errors import UsageError
+from planner.model import ImageRule, Number, Vision
+from planner.vision.adaptive_slices import adaptive_slices
+from planner.vision.anyres import anyres
+from planner.vision.candidate_resolutions import candidate_resolutions
+from planner.vision.canvas_tiles import canvas_tiles
+from planner.vision.dynamic_hd import dynamic_hd
+from planner.vision.fixed import fixed
+from planner.vision.global_and_tiles import global_and_tiles
+from planner.vision.hd_transform import hd_transform
+from planner.vision.longest_edge import longest_edge
+from planner.vision.longest_edge_tiles import longest_edge_tiles
+from planner.vision.mtmd.ceil_canvas import ceil_canvas
+from planner.vision.mtmd.closest_grid import closest_grid
+from planner.vision.mtmd.dynamic_size import dynamic_size
+from planner.vision.mtmd.edge_tiles import edge_tiles
+from planner.vision.mtmd.fixed_size import fixed_size
+from planner.vision.mtmd.global_tiles import global_tiles
+from planner.vision.mtmd.native_tiles import native_tiles
+from planner.vision.mtmd.pinpoints import pinpoints
+from planner.vision.mtmd.slices import slices
+from planner.vision.mtmd.stacked_tiles import stacked_tiles
+from planner.vision.mtmd.stepwise import stepwise
+from planner.vision.mtmd.token_block import token_block
+from planner.vision.mtmd.window_crops import window_crops
+from planner.vision.naflex_tiles import naflex_tiles
+from planner.vision.navit_resize import navit_resize, navit_token_limit
+from planner.vision.pan_and_scan import pan_and_scan
+from planner.vision.parameters import Parameters
+from planner.vision.pooled_budget import pooled_budget
+from planner.vision.smart_resize import smart_resize
+from planner.vision.tile_grid import tile_grid
+from planner.vision.tiled_canvas import tiled_canvas
+
+if TYPE_CHECKING:
+    from planner.vision.tiling import Rule, Tiling
+    from planner.workload import ImageSize
+
+Counting = Literal["processor", "mtmd"]
+
+RULES: Mapping[str, Rule] = {
+    "adaptive_slices": adaptive_slices,
+    "anyres": anyres,
+    "candidate_resolutions": candidate_resolutions,
+    "canvas_tiles": canvas_tiles,
+    "dynamic_hd": dynamic_hd,
+    "fixed": fixed,
+    "global_and_tiles": global_and_tiles,
+    "hd_transform": hd_transform,
+    "longest_edge": longest_edge,
+    "longest_edge_tiles": longest_edge_tiles,
+    "mtmd_ceil_canvas": ceil_canvas,
+    "mtmd_closest_grid": closest_grid,
+    "mtmd_dynamic_size": dynamic_size,
+    "mtmd_edge_tiles": edge_tiles,
+    "mtmd_fixed_size": fixed_size,
+    "mtmd_global_tiles": global_tiles,
+    "mtmd_native_tiles": native_tiles,
+    "mtmd_pinpoints": pinpoints,
+    "mtmd_slices": slices,
+    "mtmd_stacked_tiles": stacked_tiles,
+    "mtmd_stepwise": stepwise,
+    "mtmd_token_block": token_block,
+    "mtmd_window_crops": window_crops,
+    "naflex_tiles": naflex_tiles,
+    "navit_resize": navit_resize,
+    "navit_token_limit": navit_token_limit,
+    "pan_and_scan": pan_and_scan,
+    "pooled_budget": pooled_budget,
+    "smart_resize": smart_resize,
+    "tile_grid": tile_grid,
+    "tiled_canvas": tiled_canvas,
+}
+
+SYNONYMS: Mapping[str, str] = {
+    "shortest_edge": "min_pixels",
+    "longest_edge": "max_pixels",
+    "max_dynamic_patch": "max_patches",
+    "min_dynamic_patch": "min_patches",
+    "max_image_size": "tile",
+}
+COUNTING: Mapping[str, Counting] = {"llama.cpp": "mtmd", "ollama": "mtmd"}  # every other engine: processor
+MAX_MTMD_SIDE = 65536  # pixels; llama.cpp refuses to resize to more
+
+
+def image_tokens(  # noqa: PLR0913 - each is one flag of an engine
+    vision: Vision,
+    image: ImageSize,
+    engine: str = "transformers",
+    *,
+    image_max_tokens: int | None = None,
+    image_min_tokens: int | None = None,
+    overrides: Mapping[str, object] | None = None,
+    n_images: int = 1,
+) -> ImageTokens:
+    """Return what one image becomes for an engine: tokens, tiles, the sequences its tower sees, what is thrown away.
+
+    Args:
+        vision: the tower with its rules.
+        image: width and height in pixels.
+        engine: llama.cpp and ollama count as mtmd does, every other engine as the model's processor.
+        image_max_tokens: llama.cpp's ``--image-max-tokens``; only projectors with native resolution heed it.
+        image_min_tokens: llama.cpp's ``--image-min-tokens``.
+        overrides: the user's words for the processor (``mm_processor_kwargs``), such as ``max_pixels``.
+        n_images: images in the same request; a few processors stop cutting when there are more.
+
+    Raises:
+        UsageError: the model has no rule for this engine, a word is unknown, or the processor refuses the image.
+    """
+    counting = COUNTING.get(engine, "processor")
+    rule = vision.rules.get(counting)
+    if rule is None:
+        raise UsageError(f"no rule is known by which {engine} turns this model's images into tokens")
+    values = dict(rule.parameters)
+    if counting == "mtmd":
+        values.update(_flags(values, engine, image_min_tokens, image_max_tokens))
+    else:
+        values.update({"n_images": n_images, **_overrides(overrides or {}, rule)})
+    return counted(image, ImageRule(rule=rule.rule, parameters=values), counting)
+
+
+def counted(image: ImageSize, rule: ImageRule, counting: Counting = "processor") -> ImageTokens:
+    """Return what one image becomes under one rule, its parameters complete.
+
+    Raises:
+        UsageError: the rule is unknown, a parameter is missing or wrong, or the image is refused.
+    """
+    if rule.rule not in RULES:
+        raise UsageError(f"image rule {rule.rule!r} is unknown; known are {', '.join(sorted(RULES))}")
+    tiling = RULES[rule.rule](image, Parameters(rule.rule, rule.parameters))
+    if counting == "mtmd" and any(not 0 < side <= MAX_MTMD_SIDE for side in _sides(tiling)):
+        raise UsageError(f"image {image}: llama.cpp cannot resize it; a side would be empty or beyond {MAX_MTMD_SIDE}")
+    return _image_tokens(image, tiling, counting)
+
+
+def _sides(tiling: Tiling) -> tuple[int, ...]:
+    return tuple(side for view in tiling.views for side in (view.width, view.height)) or (0,)
+
+
+def _image_tokens(image: ImageSize, tiling: Tiling, counting: Counting) -> ImageTokens:
+    seen = image.width * image.height if tiling.visible_pixels is None else tiling.visible_pixels
+    kept = min(seen, tiling.content[0] * tiling.content[1])
+    positions = tiling.tokens if tiling.n_positions is None else tiling.n_positions
+    return ImageTokens(
+        image=str(image),
+        tokens=tiling.tokens,
+        extra_tokens=tiling.extra_tokens,
+        resized_to=f"{tiling.content[0]}x{tiling.content[1]}",
+        wasted_pixels=image.width * image.height - kept,
+        tiles=tiling.n_tiles or len(tiling.views),
+        encoder_sequences=tiling.sequences or tuple(view.n_sequence for view in tiling.views),
+        cross_tokens=tiling.cross_tokens,
+        counting=counting,
+        patch_grids=tuple(view.patch_grid for view in tiling.views),
+        chunk_tokens=tiling.chunk_tokens or (tiling.tokens,),
+        n_positions=positions + tiling.extra_tokens,
+    )
+
+
+def _flags(
+    values: Mapping[str, Number], engine: str, image_min_tokens: int | None, image_max_tokens: int | None
+) -> dict[str, Number]:
+    """Return llama.cpp's two flags; Ollama passes the least by itself for some models."""
+    least = values.get("ollama_image_min_tokens") if engine == "ollama" else None
+    flags = {"image_min_tokens": image_min_tokens or least, "image_max_tokens": image_max_tokens}
+    return {name: value for name, value in flags.items() if value is not None}
+
+
+def _overrides(overrides: Mapping[str, object], rule: ImageRule) -> dict[str, Number]:
+    """Return the user's words for the processor as parameters of the rule, ``size`` taken apart.
+
+    Raises:
+        UsageError: the rule has no such parameter.
+    """
+    flat = dict(overrides)
+    size = flat.pop("size", {})
+    if isinstance(size, Mapping):
+        flat.update({str(key): value for key, value in size.items()})
+    found: dict[str, Number] = {}
+    for word, value in flat.items():
+        name = word if word in rule.parameters else SYNONYMS.get(word, word)
+        if name not in rule.parameters or not isinstance(value, bool | int | float | str):
+            known = ", ".join(sorted(rule.parameters))
+            raise UsageError(f"the model's processor ({rule.rule}) takes no {word}={value!r}; it has {known}")
+        found[name] = value
+    return found
