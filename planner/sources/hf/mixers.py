@@ -98,7 +98,7 @@ def _attention(text: Fields, words: LanguageWords, shape: Shape, index: int) -> 
         key_dim=head_dim,
         value_dim=head_dim,
         window_tokens=window,
-        window_kind=words.window.kind if words.window else "sliding",
+        window_kind=words.window.kind if words.window and window else "sliding",
         qkv=own.qkv,
         qkv_bias=switched(text, own.qkv_bias),
         output_bias=switched(text, own.output_bias),

@@ -70,7 +70,10 @@ def _words_for(config: Fields, model_type: str) -> ModelWords | None:
 def _at(config: Fields, path: str) -> object:
     value: object = config.values
     for key in path.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, list):
+            value = value[0] if value and key == "0" else None
+        else:
+            value = value.get(key) if isinstance(value, dict) else None
     return value
 
 

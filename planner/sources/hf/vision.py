@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from planner.errors import SourceError
 from planner.model import ImageRule, Vision
+from planner.sources.hf.documents import with_defaults
 from planner.sources.hf.words import Lookup
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ def vision_from_config(documents: Documents, words: VisionWords) -> Vision:
     Raises:
         SourceError: a value is of the wrong kind or out of bounds.
     """
+    documents = replace(documents, vision=with_defaults(documents.vision, words.defaults))
     found = {name: _width(documents, words, name) for name in _KEYS}
     return Vision(
         tower=words.tower,
@@ -73,6 +76,8 @@ def _width(documents: Documents, words: VisionWords, name: str) -> int:
     value = documents.value(wanted)
     if value is None and isinstance(wanted, Lookup):
         return 0
+    if isinstance(value, tuple) and len(set(value)) == 1:
+        value = value[0]  # height and width of a square
     return _bounded(value, documents.name, name)
 
 

@@ -86,14 +86,16 @@ class Scheme:
 
 
 def read_checkpoint(folder: Folder) -> Checkpoint | None:
-    """Return the tensors of the folder's safetensors files, None where it has none.
+    """Return the tensors of the folder's safetensors files, None where it has none (or only their index).
 
     Raises:
         SourceError: a file is damaged, hostile, or missing from the set that the index names.
     """
     index = folder.small(INDEX)
     if index is not None:
-        return read_sharded(read_index(index, f"{folder.name}/{INDEX}"), folder.source, folder.name)
+        weight_map = read_index(index, f"{folder.name}/{INDEX}")
+        present = set(folder.files) & set(weight_map.values())
+        return read_sharded(weight_map, folder.source, folder.name) if present else None
     single = folder.source(SINGLE)
     if single is None:
         single = _only_file(folder)

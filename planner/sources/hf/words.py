@@ -106,6 +106,7 @@ class VisionWords(_Words):
 
     tower: str
     projector: str
+    defaults: dict[str, _Scalar | list[int] | None] = {}
     keys: dict[str, Value] = {}
     facts: dict[str, Value] = {}
     rules: dict[str, RuleWords] = {}
