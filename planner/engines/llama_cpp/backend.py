@@ -156,6 +156,8 @@ def attention_kernel(node: Node, compute_capability: int) -> str:
         return "none"
     if k.format not in _FA_CACHE_TYPES or v.format not in _FA_CACHE_TYPES:
         return "none"
+    if len(node.operands) > 3 and node.operands[3].shape[2] != 1:  # one mask per head
+        return "none"
     head = q.shape[0]
     may_vector = head <= 256 and head % 64 == 0 and head != 192 and k.shape[1] % 256 == 0
     quantized = FORMATS[k.format].quantized or FORMATS[v.format].quantized
