@@ -1,0 +1,144 @@
+"""How much memory a vision encoder takes: at load, for its warm-up picture, and after the largest picture.
+
+Compute memory is reserved at load for one picture chosen by the engine. A larger picture makes the arena grow on first
+use, and it stays grown. Where flash attention is tried and refused, what the attempt reserved on either side stays too.
+Source: ``clip_model_loader::warmup`` and ``clip_encode`` in tools/mtmd/clip.cpp, ggml-alloc.c, llama.cpp 0.5.0-dev.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from planner.engines.llama_cpp.arena import reserve
+from planner.engines.llama_cpp.backend import Backends, gpu_supports
+from planner.engines.llama_cpp.encoder.kinds import EncoderKind
+from planner.engines.llama_cpp.encoder.patches import pixels
+from planner.engines.llama_cpp.encoder.shortening import short_layers
+from planner.engines.llama_cpp.encoder.tower import Tower
+from planner.engines.llama_cpp.graph import Graph
+from planner.engines.llama_cpp.schedule import schedule_of
+from planner.engines.llama_cpp.splits import assign, cut
+from planner.model import Vision
+
+FlashAttention = Literal["on", "off", "auto"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """What is encoded in one go: ``batch`` equal pictures of ``width`` x ``height`` pixels, after resizing or slicing.
+
+    ``overview``: the small picture of the whole, which some towers treat differently from its tiles.
+    """
+
+    width: int
+    height: int
+    batch: int = 1
+    overview: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One graph's arenas, and what tells whether a later graph fits the same places without planning anew."""
+
+    device_bytes: int
+    host_bytes: int
+    sizes: tuple[int, ...]
+    flash_refused: bool
+
+    def holds(self, other: Plan) -> bool:
+        """Whether the tensors of ``other`` fit one by one where those of this plan lie."""
+        return len(self.sizes) == len(other.sizes) and all(a >= b for a, b in zip(self.sizes, other.sizes, strict=True))
+
+
+class Encoder:
+    """A tower on a device: plans graphs, each size once."""
+
+    def __init__(self, vision: Vision, kind: EncoderKind, *, on_gpu: bool, compute_capability: int = 890) -> None:
+        """Hold what does not change between pictures; with ``on_gpu`` false everything runs on the host."""
+        self.vision = vision
+        self.kind = kind
+        self.backends = Backends(n_gpus=1 if on_gpu else 0, compute_capability=compute_capability)
+        self.tensors = {tensor.name: tensor for tensor in vision.tensors}
+        self.layers = short_layers(vision, kind, kind.layers_of(vision))
+        self._plans: dict[tuple[Picture, bool], Plan] = {}
+
+    def plan(self, picture: Picture, *, flash: bool) -> Plan:
+        """Return the arenas for one picture."""
+        key = (picture, flash)
+        if key not in self._plans:
+            self._plans[key] = self._planned(self.graph(picture, flash=flash))
+        return self._plans[key]
+
+    def graph(self, picture: Picture, *, flash: bool, layers: tuple[int, ...] | None = None) -> Graph:
+        """Return the graph for one picture, through ``layers`` or as few blocks as give the same memory."""
+        tower = Tower(
+            self.vision,
+            self.tensors,
+            width=picture.width,
+            height=picture.height,
+            patch=self.kind.patch_of(self.vision),
+            merge=self.kind.graph_merge_of(self.vision),
+            flash=flash,
+            layers=self.layers if layers is None else layers,
+            batch=picture.batch,
+            overview=picture.overview,
+        )
+        x = pixels(tower)
+        for stage in self.kind.stages:
+            x = stage.run(tower, x)
+        tower.graph.expand(x)
+        return tower.graph
+
+    def _planned(self, graph: Graph) -> Plan:
+        attention = [node for node in graph.nodes if node.op == "flash_attn"]
+        refused = self.backends.n_gpus > 0 and any(not gpu_supports(node, 0, self.backends) for node in attention)
+        assign(graph, self.backends)
+        schedule, _ = schedule_of(graph, cut(graph, self.backends), self.backends)
+        arenas = reserve(schedule, self.backends.alignments).arena_bytes
+        return Plan(
+            device_bytes=arenas[0] if self.backends.n_gpus else 0,
+            host_bytes=arenas[-1],
+            sizes=tuple(schedule.n_bytes),
+            flash_refused=refused,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComputeMemory:
+    """Arenas on the tower's GPU and on the host. ``flash``: whether attention runs in one operation in the end."""
+
+    device_bytes: int
+    host_bytes: int
+    flash: bool
+
+
+class Session:
+    """The arenas of a running engine: they grow with pictures and never shrink."""
+
+    def __init__(self, encoder: Encoder, flash_attn: FlashAttention, warm_up: Picture) -> None:
+        """Reserve for ``warm_up`` as the engine does at load."""
+        self.encoder = encoder
+        self.device_bytes = self.host_bytes = 0
+        self.flash = flash_attn != "off"
+        self._current = self._reserve(warm_up)
+        if flash_attn == "auto" and self._current.flash_refused:
+            self.flash = False
+            self._current = self._reserve(warm_up)
+
+    def _reserve(self, picture: Picture) -> Plan:
+        plan = self.encoder.plan(picture, flash=self.flash)
+        self.device_bytes = max(self.device_bytes, plan.device_bytes)
+        self.host_bytes = max(self.host_bytes, plan.host_bytes)
+        return plan
+
+    def encode(self, picture: Picture) -> None:
+        """Encode a picture: where its tensors fit the places already planned, nothing is reserved."""
+        if not self._current.holds(self.encoder.plan(picture, flash=self.flash)):
+            self._current = self._reserve(picture)
+
+    @property
+    def memory(self) -> ComputeMemory:
+        """The arenas as they stand."""
+        return ComputeMemory(device_bytes=self.device_bytes, host_bytes=self.host_bytes, flash=self.flash)
