@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
-from planner.catalog import load_data
-from planner.catalog.data import profiles_folder
+from planner.catalog.data import load_data, profiles_folder
 from planner.errors import UsageError
 from planner.machine import Backend, Gpu
 from planner.units import format_bytes, parse_bytes
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 MAX_GPUS = 64
 _NVIDIA_WORDS = ("nvidia", "geforce", "tesla", "quadro", "rtx", "gtx")
-_OTHER_WORDS = ("amd", "ati", "radeon", "rx", "intel", "arc", "apple", "graphics", "gpu", "generation", "gen", "edition")
+_OTHER_WORDS = ("amd", "radeon", "rx", "intel", "arc", "apple", "graphics", "gpu", "generation", "gen", "edition")
 _BRANDS = frozenset((*_NVIDIA_WORDS, *_OTHER_WORDS, "r", "tm"))
 _WORD = re.compile(r"[a-z0-9+]+")
 _MEMORY = re.compile(r"\s+\(?(\d{1,4})\s*gi?b?\)?\s*$", re.IGNORECASE)
@@ -250,29 +249,41 @@ def sized_gpu(name: str, total_bytes: int | None, free_bytes: int | None, *, hos
     Args:
         name: a catalogue name, a memory size for a GPU without one, or any name beside ``total_bytes``.
         total_bytes: replaces the catalogue's total.
-        free_bytes: what is free of it.
+        free_bytes: what is free of it. Above the catalogue's total, but not above what is printed on the box, it
+            raises the total: some drivers reserve less.
         host_bytes: the host's memory, for GPUs that share it.
         where: what to name in an error.
 
     Raises:
         UsageError: nothing says how much memory there is, or free is above total.
     """
-    gpu = _described(name, total_bytes, host_bytes)
+    try:
+        gpu = _described(name, total_bytes, host_bytes)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
     total = gpu.total_bytes if total_bytes is None else total_bytes
     free = total if free_bytes is None else free_bytes
+    if total_bytes is None and free > total:
+        total = max(total, _printed_bytes(name))
     if total <= 0:
         raise UsageError(f"{where}: a GPU needs memory; write its size, like 24GiB")
     if free > total:
-        raise UsageError(
-            f"{where}: {format_bytes(free)} free of {format_bytes(total)} cannot be; lower free or raise total"
-        )
+        sizes = f"{format_bytes(free)} free of {format_bytes(total)}"
+        raise UsageError(f"{where}: {sizes} cannot be; lower free or raise total")
     return replace(gpu, total_bytes=total, free_bytes=free)
+
+
+def _printed_bytes(name: str) -> int:
+    return 0 if _SIZE.fullmatch(name) else find_entry(name).memory_bytes or 0
 
 
 def _described(name: str, total_bytes: int | None, host_bytes: int | None) -> Gpu:
     if _SIZE.fullmatch(name):
         size = parse_bytes(name)
         return Gpu(name=f"GPU {format_bytes(size)}", total_bytes=size, free_bytes=size)
-    if total_bytes is None or _named(name):
-        return find_gpu(name, host_bytes=host_bytes if total_bytes is None else host_bytes or total_bytes)
+    if total_bytes is None:
+        return find_gpu(name, host_bytes=host_bytes)
+    if _named(name):
+        entry = find_entry(name, total_bytes=total_bytes)
+        return gpu_of(entry, total_bytes=total_bytes, free_bytes=total_bytes)
     return Gpu(name=name or f"GPU {format_bytes(total_bytes)}", total_bytes=total_bytes, free_bytes=total_bytes)

@@ -33,11 +33,11 @@ def attempt(default: T, question: Callable[[], T]) -> T:
         return default
 
 
-def read_small(path: Path) -> str:
-    """Return the beginning of a small file of the kernel, or nothing where it cannot be read."""
+def read_small(path: Path, n_characters: int = 65536) -> str:
+    """Return at most ``n_characters`` of a file of the kernel, or nothing where it cannot be read."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
-            return file.read(65536)
+            return file.read(n_characters)
     except OSError:
         return ""
 

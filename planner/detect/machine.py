@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 class Surroundings:
     """What detection looks at. The defaults are this computer; tests pass recorded ones.
 
-    ``nvml`` and ``psutil`` are modules, imported only when asked; ``root`` is where the file system begins.
+    ``nvml`` and ``psutil`` are modules, imported only where needed; ``root`` is where the file system begins.
     """
 
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
@@ -32,18 +33,19 @@ class Surroundings:
     sysctl: Callable[[str], str] = run_sysctl
 
 
-def _module(name: str, given: Any) -> Any:  # noqa: ANN401 - modules, or fakes of them
-    if given is not None:
-        return given
+def _module(name: str) -> Any:  # noqa: ANN401 - modules have no types of their own
     try:
-        return __import__(name)
+        return importlib.import_module(name)
     except ImportError:
         return None
 
 
 def _host(around: Surroundings) -> tuple[Host, tuple[str, ...]]:
     cpu = around.sysctl("machdep.cpu.brand_string") if around.platform == "darwin" else ""
-    return host_files.detect_host(_module("psutil", around.psutil), around.root, cpu)
+    psutil = around.psutil
+    if psutil is None and host_files.kernel_memory(around.root) is None:
+        psutil = _module("psutil")
+    return host_files.detect_host(psutil, around.root, cpu)
 
 
 def detect_host(around: Surroundings | None = None) -> Host:
@@ -76,11 +78,24 @@ def _gpus(around: Surroundings, host: Host) -> Found:
 
 def _absent(found: Found) -> bool:
     """Whether there is no NVIDIA driver at all: not worth a note beside the GPUs of another maker."""
-    return any("Not Found" in note or "not installed" in note for note in found.notes)
+    return any("driver library" in note or "not installed" in note for note in found.notes)
+
+
+def _has_library(name: str) -> bool:
+    """Whether the loader finds a shared library: a fraction of what importing a package to ask it takes."""
+    import ctypes  # noqa: PLC0415 - Linux only
+
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
 
 
 def _nvidia(around: Surroundings, host: Host) -> Found:
-    nvml = _module("pynvml", around.nvml)
+    if around.nvml is None and around.platform.startswith("linux") and not _has_library("libnvidia-ml.so.1"):
+        return Found(notes=("no NVIDIA GPU seen: there is no driver library (libnvidia-ml.so.1)",))
+    nvml = around.nvml or _module("pynvml")
     if nvml is None:
         return Found(notes=("no NVIDIA GPU seen: the Python package nvidia-ml-py is not installed",))
     from planner.detect.nvidia import nvidia_gpus  # noqa: PLC0415 - not on a Mac

@@ -1,0 +1,1 @@
+"""Engine-neutral terms of a memory budget."""
