@@ -57,8 +57,12 @@ class Arena:
             if start == end:
                 starts[i] = address
                 sizes[i] += size
+                if i > 0 and starts[i - 1] + sizes[i - 1] == address:
+                    sizes[i - 1] += sizes[i]
+                    del starts[i], sizes[i]
                 return
-        place = sum(1 for start in starts if start < address)
+        # tensors of no bytes leave empty blocks behind, so the order may be disturbed: stop at the first not below
+        place = next((i for i, start in enumerate(starts) if start >= address), len(starts))
         starts.insert(place, address)
         sizes.insert(place, size)
 

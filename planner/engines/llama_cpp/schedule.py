@@ -52,23 +52,32 @@ class _Numbering:
                 schedule.scratch[node.index] = scratch
 
 
-def _all_keep_alives(graph: Graph, splits: list[Split], backends: Backends) -> KeepAlives:
-    kept: KeepAlives = {}
+def uses_of(graph: Graph) -> Counter[Node] | None:
+    """Return how often each tensor is an operand, None for a graph without experts (which has nothing to fuse)."""
     if not any(node.op == "argsort" for node in graph.nodes):
-        return kept
-    uses = Counter(operand for node in graph.nodes for operand in node.operands)
+        return None
+    return Counter(operand for node in graph.nodes for operand in node.operands)
+
+
+def _all_keep_alives(splits: list[Split], uses: Counter[Node] | None, backends: Backends) -> KeepAlives:
+    kept: KeepAlives = {}
     for i, split in enumerate(splits):
-        if split.device != backends.host:
+        if uses is not None and split.device != backends.host:
             following = splits[i + 1].nodes[0] if i + 1 < len(splits) else None
             keep_alives(split.nodes, following, uses, kept)
     return kept
 
 
-def schedule_of(graph: Graph, splits: list[Split], backends: Backends) -> tuple[Schedule, list[Node]]:
-    """Return the steps that the allocator sees, and the node behind each of its numbers."""
+def schedule_of(
+    graph: Graph, splits: list[Split], uses: Counter[Node] | None, backends: Backends
+) -> tuple[Schedule, list[Node]]:
+    """Return the steps that the allocator sees, and the node behind each of its numbers.
+
+    ``uses`` are those of the graph before it was cut: copies do not count.
+    """
     numbering = _Numbering(backends)
     number, schedule = numbering.number, numbering.schedule
-    kept = _all_keep_alives(graph, splits, backends)
+    kept = _all_keep_alives(splits, uses, backends)
     pipeline = input_copies(graph, backends)
     pipeline += [copies for split in splits for _, copies in split.inputs if backends.n_copies > 1]
     schedule.leafs = [(number(copy), copy.device) for group in pipeline for copy in group]
@@ -87,6 +96,7 @@ def schedule_of(graph: Graph, splits: list[Split], backends: Backends) -> tuple[
 
 def arenas(graph: Graph, backends: Backends) -> tuple[Reservation, list[Node]]:
     """Return the arenas of every device for ``graph`` (which is assigned and cut on the way: use it once)."""
+    uses = uses_of(graph)
     assign(graph, backends)
-    schedule, nodes = schedule_of(graph, cut(graph, backends), backends)
+    schedule, nodes = schedule_of(graph, cut(graph, backends), uses, backends)
     return reserve(schedule, backends.alignments), nodes

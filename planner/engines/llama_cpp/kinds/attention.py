@@ -95,7 +95,9 @@ def attend(b: Build, q: Node, k: Node | None, v: Node | None, mixer: Attention) 
         _store_keys(b, k, mixer)
     if v is not None:
         _store_values(b, v, mixer)
-    out = scores_and_values(b, q, cached_keys(b, mixer), _cached_values(b, mixer), window=window, sinks=_sinks(b, mixer))
+    out = scores_and_values(
+        b, q, cached_keys(b, mixer), _cached_values(b, mixer), window=window, sinks=_sinks(b, mixer)
+    )
     return out if v_rotation is None else _rotated(b, out, v_rotation) or out
 
 

@@ -30,6 +30,7 @@ class Build:
         self._weights: dict[tuple[str, int], Node] = {}
         self._inputs: dict[str, Node] = {}
         self._caches: dict[str, Node] = {}
+        self._state_rows: tuple[Node, Node] | None = None
         self.windowed = any(
             isinstance(layer.mixer, Attention) and layer.mixer.window_tokens is not None
             for layer in request.language.layers
@@ -151,6 +152,14 @@ class Build:
             if isinstance(layer.mixer, Attention):
                 return layer.mixer.key_dim if which == "k" else layer.mixer.value_dim
         return 0
+
+    def state_rows(self) -> tuple[Node, Node]:
+        """Return the rows of recurrent state in use, and the surplus ones (none in the worst case)."""
+        if self._state_rows is None:
+            numbers = self.input("state rows", "i32", self.n_seqs)
+            g, end = self.graph, 4 * self.n_seqs
+            self._state_rows = g.view(numbers, (self.n_seqs,)), g.view(numbers, (0,), offset=end)
+        return self._state_rows
 
     # ---- caches
 

@@ -137,7 +137,9 @@ def _normalised(b: Build, weights: Node, ffn: MoeFfn) -> Node:
 def _sum_of_experts(b: Build, out: Node, n_used: int) -> Node:
     g = b.graph
     g.expand(out)
-    parts = [g.view(out, (out.shape[0], out.shape[2]), (out.strides[2],), offset=i * out.strides[1]) for i in range(n_used)]
+    parts = [
+        g.view(out, (out.shape[0], out.shape[2]), (out.strides[2],), offset=i * out.strides[1]) for i in range(n_used)
+    ]
     for part in parts:
         g.expand(part)
     total = parts[0]

@@ -19,12 +19,12 @@ def _state_rows(b: Build, cache: Node, rows_of: RowsOf | None = None) -> Node:
     """List the reading of every sequence's state: one is cleared, all are gathered, surplus ones copied back."""
     g, size = b.graph, cache.shape[0]
     states = g.reshape(cache, size, cache.shape[1])
-    numbers = b.input("state rows", "i32", b.n_seqs)
+    all_rows, surplus_rows = b.state_rows()
     first = g.view(states, (size,))
     g.expand(g.store("scale", (first,), first))
-    gathered = (rows_of or g.get_rows)(states, g.view(numbers, (b.n_seqs,)))
+    gathered = (rows_of or g.get_rows)(states, all_rows)
     g.expand(gathered)
-    surplus = g.get_rows(states, g.view(numbers, (0,), offset=4 * b.n_seqs))
+    surplus = g.get_rows(states, surplus_rows)
     g.expand(g.store("cpy", (surplus, target := g.view(cache, (size, 0), (cache.strides[1],))), target))
     return gathered
 
@@ -71,7 +71,9 @@ def delta_net(b: Build, x: Node, mixer: GatedDeltaNet) -> Node:
     q, k = (g.scale(g.norm(part, None)) for part in (q, k))
     shape = (d * n_values, t * s + d * s, 1, 1)
     out = g.op("gated_delta_net", (q, k, v, gate, beta, state), shape, "f32")
-    new_state = g.view(out, (d, d, n_values, s), (4 * d, 4 * d * d, 4 * d * d * n_values), offset=4 * d * n_values * t * s)
+    new_state = g.view(
+        out, (d, d, n_values, s), (4 * d, 4 * d * d, 4 * d * d * n_values), offset=4 * d * n_values * t * s
+    )
     _keep(b, new_state, state_cache)
     result = g.view(out, (d, n_values, t, s), (4 * d, 4 * d * n_values, 4 * d * n_values * t))
     normed = b.norm(result, "ssm_norm")
@@ -140,7 +142,8 @@ def _mamba1(b: Build, x: Node, mixer: Mamba) -> Node:
     row, plane = parts.strides[1], parts.strides[2]
     dt = g.view(parts, (rank, t, s), (row, plane))
     in_, out_ = (
-        g.view(parts, (d_state, 1, t, s), (4 * d_state, row, plane), offset=4 * start) for start in (rank, rank + d_state)
+        g.view(parts, (d_state, 1, t, s), (4 * d_state, row, plane), offset=4 * start)
+        for start in (rank, rank + d_state)
     )
     if b.has(f"blk.{b.layer}.ssm_dt_norm.weight"):
         dt, in_, out_ = b.norm(dt, "ssm_dt_norm"), b.norm(in_, "ssm_b_norm"), b.norm(out_, "ssm_c_norm")
