@@ -1,0 +1,122 @@
+"""vLLM's profiling run: the peak it sees before it sizes the KV pool, as low, expected and high.
+
+The peak is the largest of three phases that do not add up: the sampler on ``max_num_seqs`` rows, the language model on
+``max_num_batched_tokens`` tokens, the encoder on its budget of items. Source: vLLM 0.10.2 to 0.33.0 ``v1/worker``,
+``multimodal/encoder_budget.py``; constants marked below are fitted to logs or estimated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planner.engines.largest_image import EncoderItem
+from planner.engines.vllm.settings import Resolved
+from planner.model import DenseFfn, Language, MoeFfn, Vision
+
+# bytes per (sequence, vocabulary entry): low, expected, high
+_SORT = (37.5, 38.4, 39.5)  # fitted: the sort path predicts eleven logs within 2 %
+_UNPINNED = (10.0, 38.4, 39.5)  # 0.12 to 0.19: the release that left sorting is not known
+_TRITON = (10.0, 16.0, 39.5)  # 0.20: estimated
+_TRITON_V2 = (6.0, 11.0, 39.5)  # 0.33: estimated
+PERSISTENT_V2 = 4.125  # output counts as 32-bit words and the prompt mask as bits
+ENCODER_RANGE = (1.0, 2.0, 4.5)  # no log isolates the encoder; 25 to 115 kB a patch are seen at 1280 wide
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A bounded number of bytes."""
+
+    low: int
+    expected: int
+    high: int
+
+    def __add__(self, other: Span) -> Span:
+        return Span(low=self.low + other.low, expected=self.expected + other.expected, high=self.high + other.high)
+
+
+def fixed(n_bytes: int) -> Span:
+    """Return a span that is one number."""
+    return Span(low=n_bytes, expected=n_bytes, high=n_bytes)
+
+
+def sampler_span(language: Language, resolved: Resolved) -> Span:
+    """Return the sampler's peak: bytes per (sequence, vocabulary entry), and the hidden states it reads.
+
+    Does not shrink with tensor parallelism: logits are gathered.
+    """
+    rates = _rates(resolved.release)
+    hidden = 2 * resolved.max_num_batched_tokens * language.n_embd
+    rows = resolved.max_num_seqs * language.n_vocab
+    kept = int(rows * PERSISTENT_V2) if resolved.release >= (0, 33) else 0
+    return Span(
+        low=int(rates[0] * rows) + kept,
+        expected=int(rates[1] * rows) + hidden + kept,
+        high=int(rates[2] * rows) + 2 * hidden + kept,
+    )
+
+
+def _rates(release: tuple[int, int]) -> tuple[float, float, float]:
+    if release >= (0, 33):
+        return _TRITON_V2
+    if release >= (0, 20):
+        return _TRITON
+    return _UNPINNED if release >= (0, 12) else _SORT
+
+
+def text_span(language: Language, resolved: Resolved) -> Span:
+    """Return the language model's peak over a batch of ``max_num_batched_tokens``: the widest block's activations."""
+    widths = {_ffn_width(layer.ffn, resolved.n_tensor_ranks) for layer in language.layers if layer.ffn is not None}
+    widest = max(widths, default=4 * language.n_embd)
+    one = resolved.max_num_batched_tokens * 2
+    return Span(
+        low=one * (widest + 2 * language.n_embd),
+        expected=one * (widest + 3 * language.n_embd),
+        high=one * (2 * widest + 6 * language.n_embd),
+    )
+
+
+def _ffn_width(ffn: DenseFfn | MoeFfn, n_ranks: int) -> int:
+    if isinstance(ffn, DenseFfn):
+        return 3 * ffn.n_ff // n_ranks
+    routed = ffn.n_experts_used * (2 * ffn.n_ff_expert // n_ranks)
+    return routed + 3 * (ffn.n_ff_shared + ffn.n_ff_dense) // n_ranks
+
+
+def encoder_items(item: EncoderItem, resolved: Resolved, limit: int) -> int:
+    """Return how many of the largest items one profiling pass encodes."""
+    tokens = max(1, min(item.tokens, resolved.max_model_len))
+    budget = max(resolved.max_num_batched_tokens, tokens)
+    per_request = max(1, min(limit, resolved.max_model_len // tokens))
+    return max(1, min(budget // tokens, resolved.max_num_seqs * per_request))
+
+
+def encoder_span(vision: Vision, language: Language, item: EncoderItem, n_items: int) -> Span:
+    """Return the tower's peak over ``n_items`` of the largest image, with the pixels going in and the tokens coming out."""
+    pixels = 3 * _frames(vision) * vision.patch_size**2 * 3
+    width = max(10 * vision.n_embd, 2 * vision.n_embd + 3 * vision.n_ff) * 2
+    inside = item.patches * (pixels + width) * n_items
+    outputs = n_items * item.tokens * language.n_embd * 2
+    low, expected, high = (int(inside * factor) + outputs for factor in ENCODER_RANGE)
+    return Span(low=low, expected=expected, high=high)
+
+
+def _frames(vision: Vision) -> int:
+    found = vision.facts.get("temporal_patch_size")
+    return found if isinstance(found, int) and found > 0 else 1
+
+
+def largest(spans: list[Span]) -> Span:
+    """Return the peak of phases that do not overlap."""
+    return Span(
+        low=max(span.low for span in spans),
+        expected=max(span.expected for span in spans),
+        high=max(span.high for span in spans),
+    )
+
+
+def graph_span(n_layers: int, *, enforce_eager: bool) -> Span:
+    """Return the CUDA graphs' pool: 0.10 to 1.03 GiB in logs, about a hundredth of a GiB a layer (estimated)."""
+    if enforce_eager:
+        return fixed(0)
+    gib = 1 << 30
+    return Span(low=gib // 20, expected=int(min(1.2, 0.1 + 0.01 * n_layers) * gib), high=int(1.3 * gib))
