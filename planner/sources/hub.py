@@ -20,10 +20,11 @@ from planner.sources.remote import Network, RemoteBytes, fetch_small
 from planner.units import MIB
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from planner.sources.bytes import ByteSource
 
+DEFAULT_TAG = "Q4_K_M"  # what llama.cpp fetches unless told otherwise
 DEFAULT_ENDPOINT = "https://huggingface.co"
 MAX_LISTING_BYTES = 16 * MIB
 MAX_FILES = 20_000
@@ -32,6 +33,7 @@ MAX_SMALL_BYTES = 32 * MIB
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,120}")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+ /-]{0,255}")
+_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -82,25 +84,57 @@ class RemoteFolder:
 
 def looks_like_hub_id(text: str) -> bool:
     """Whether ``text`` has the form ``org/name``, with an optional ``@revision`` and ``:tag``."""
-    return parse_hub_id(text, strict=False) is not None
+    return _split(text) is not None
 
 
-def parse_hub_id(text: str, *, strict: bool = True) -> HubId | None:
+def parse_hub_id(text: str) -> HubId:
     """Return the hub id written as ``org/name``, ``org/name@revision`` or ``org/name:Q4_K_M``.
 
     Raises:
-        SourceError: it is not one, and ``strict`` is set.
+        SourceError: it is not one.
     """
+    found = _split(text)
+    if found is None:
+        raise SourceError(
+            f"{text[:100]!r} is not a hub id; write it like org/name, org/name@revision or org/name:Q4_K_M"
+        )
+    return found
+
+
+def _split(text: str) -> HubId | None:
     rest, _, tag = text.partition(":")
     repository, _, revision = rest.partition("@")
     good = _ID.fullmatch(repository) and ".." not in text and "--" not in repository
     if good and (not revision or _REVISION.fullmatch(revision)) and (not tag or _REVISION.fullmatch(tag)):
         return HubId(repository=repository, revision=revision or "main", tag=tag or None)
-    if strict:
-        raise SourceError(
-            f"{text[:100]!r} is not a hub id; write it like org/name, org/name@revision or org/name:Q4_K_M"
-        )
     return None
+
+
+def choose_gguf(files: Iterable[str], tag: str | None, where: str) -> str:
+    """Return the model file of a GGUF repository: the one of ``tag``, else Q4_K_M, else the only one.
+
+    Raises:
+        SourceError: there is none, or several and no tag says which.
+    """
+    found = sorted(name for name in files if name.endswith(".gguf") and "mmproj" not in name.lower())
+    firsts = [name for name in found if not _LATER_PART.search(name)]
+    for wanted in (tag,) if tag else (DEFAULT_TAG,):
+        word = re.compile(rf"(?<![A-Za-z0-9]){re.escape(wanted)}(?![A-Za-z0-9_])", re.IGNORECASE)
+        fitting = [name for name in firsts if word.search(name)]
+        if fitting:
+            return fitting[0]
+    if len(firsts) == 1 and tag is None:
+        return firsts[0]
+    listed = ", ".join(firsts[:8]) or "none"
+    which = f"no .gguf file of {tag}" if tag else "no single .gguf file"
+    raise SourceError(f"{where}: has {which}; there are: {listed}")
+
+
+def choose_projector(files: Iterable[str]) -> str | None:
+    """Return the projector file of a repository, f16 before bf16 before the rest; None where there is none."""
+    found = sorted(name for name in files if name.endswith(".gguf") and "mmproj" in name.lower())
+    order = [re.compile(rf"(?<![A-Za-z0-9]){word}(?![A-Za-z0-9])", re.IGNORECASE) for word in ("f16", "bf16")]
+    return next((name for word in order for name in found if word.search(name)), found[0] if found else None)
 
 
 def cached_folder(hub_id: HubId, environment: Mapping[str, str] = os.environ) -> Path | None:

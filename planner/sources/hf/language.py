@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from planner.catalog.architectures import architecture_facts, layer_rules
 from planner.errors import SourceError
 from planner.model import Language, Layer
-from planner.sources.gguf.language import architecture_facts, layer_rules
 from planner.sources.hf.documents import with_defaults
 from planner.sources.hf.ffn import ffn_of
 from planner.sources.hf.mixers import KINDS, Shape, layer_kinds, mixer_of, windows
