@@ -18,7 +18,7 @@ from planner.engines.vllm.budget import budget
 from planner.engines.vllm.kv_cache import group_size, head_bytes, kv_layout, layer_caches, n_blocks_of, request_blocks
 from planner.engines.vllm.limits import largest_max_model_len, lowest_utilization, starts
 from planner.engines.vllm.settings import default_batch, default_utilization
-from planner.engines.vllm.weights import rank_weights, stage_layers
+from planner.engines.rank_weights import rank_weights, stage_layers
 from planner.errors import UsageError
 from planner.workload import ImageSize, Workload
 

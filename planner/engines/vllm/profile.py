@@ -7,9 +7,8 @@ The peak is the largest of three phases that do not add up: the sampler on ``max
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from planner.engines.largest_image import EncoderItem
+from planner.engines.span import Span, fixed
 from planner.engines.vllm.settings import Resolved
 from planner.model import DenseFfn, Language, MoeFfn, Vision
 
@@ -20,23 +19,6 @@ _TRITON = (10.0, 16.0, 39.5)  # 0.20: estimated
 _TRITON_V2 = (6.0, 11.0, 39.5)  # 0.33: estimated
 PERSISTENT_V2 = 4.125  # output counts as 32-bit words and the prompt mask as bits
 ENCODER_RANGE = (1.0, 2.0, 4.5)  # no log isolates the encoder; 25 to 115 kB a patch are seen at 1280 wide
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
-    """A bounded number of bytes."""
-
-    low: int
-    expected: int
-    high: int
-
-    def __add__(self, other: Span) -> Span:
-        return Span(low=self.low + other.low, expected=self.expected + other.expected, high=self.high + other.high)
-
-
-def fixed(n_bytes: int) -> Span:
-    """Return a span that is one number."""
-    return Span(low=n_bytes, expected=n_bytes, high=n_bytes)
 
 
 def sampler_span(language: Language, resolved: Resolved) -> Span:
@@ -103,15 +85,6 @@ def encoder_span(vision: Vision, language: Language, item: EncoderItem, n_items:
 def _frames(vision: Vision) -> int:
     found = vision.facts.get("temporal_patch_size")
     return found if isinstance(found, int) and found > 0 else 1
-
-
-def largest(spans: list[Span]) -> Span:
-    """Return the peak of phases that do not overlap."""
-    return Span(
-        low=max(span.low for span in spans),
-        expected=max(span.expected for span in spans),
-        high=max(span.high for span in spans),
-    )
 
 
 def graph_span(n_layers: int, *, enforce_eager: bool) -> Span:

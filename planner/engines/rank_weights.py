@@ -1,4 +1,4 @@
-"""What one rank of vLLM loads: sharded linears, whole norms, the vision tower, rotary tables, quantisation side data.
+"""What one rank of a serving engine loads: sharded linears, whole norms, the vision tower, rotary tables, quantisation side data.
 
 Source: vLLM 0.10.2 and 0.33.0, ``model_executor/layers`` and model files; against 29 published loads, 25 within 0.5 %.
 """

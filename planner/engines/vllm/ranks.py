@@ -1,0 +1,208 @@
+"""The ranks of a vLLM start: what each holds inside its share and outside it, and the pool that is left.
+
+Source: vLLM 0.10.2 to 0.33.0, ``v1/worker/{utils,gpu_worker}.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from planner.budget import ImageTokens
+from planner.engines.largest_image import EncoderItem, largest_image
+from planner.engines.rank_weights import RankWeights, rank_weights, stage_layers
+from planner.engines.span import Span, fixed, largest
+from planner.engines.vllm.kv_cache import KvLayout, kv_layout, layer_caches, n_blocks_of, pool_tokens, request_blocks
+from planner.engines.vllm.profile import encoder_items, encoder_span, graph_span, sampler_span, text_span
+from planner.engines.vllm.settings import Resolved, VllmSettings
+from planner.engines.weight_formats import UNQUANTIZED, weight_format
+from planner.machine import Gpu, Machine
+from planner.model import Model
+from planner.units import GIB, MIB
+from planner.vision import image_tokens
+from planner.workload import Workload
+
+WEIGHT_SPREAD = 0.012  # four of 29 published loads are off by 1.0 to 3.1 %, the rest within 0.5 %
+CONTEXT = Span(low=250 * MIB, expected=400 * MIB, high=640 * MIB)  # CUDA context with torch, before the snapshot
+ONE_RANK = Span(low=10 * MIB, expected=90 * MIB, high=250 * MIB)  # logs at one GPU: 0.01 to 0.14 GiB
+MORE_RANKS = Span(low=100 * MIB, expected=450 * MIB, high=1024 * MIB)  # logs at two to four: 0.12 to 0.73 GiB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rank:
+    """One rank's terms before the pool is sized. ``share_bytes`` is R."""
+
+    gpu: Gpu
+    device: str
+    stage: int
+    weights: RankWeights
+    layout: KvLayout
+    share_bytes: int
+    inside: Span  # everything in R but the pool
+    outside: Span
+    compute: Span
+    non_torch: Span
+    graphs: Span
+
+    def pool_bytes(self, inside_bytes: int) -> int:
+        """Return what is left of R for the pool."""
+        return self.share_bytes - inside_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """The KV pool over all ranks: every rank takes the smallest number of blocks."""
+
+    n_blocks_low: int
+    n_blocks: int
+    n_blocks_high: int
+    tokens: int
+    tokens_low: int
+    blocks_per_request: int
+    concurrency: float
+    bytes_per_token: float
+
+
+def ranks_of(
+    model: Model, workload: Workload, machine: Machine, settings: VllmSettings, resolved: Resolved
+) -> list[Rank]:
+    """Return every rank: pipeline stages outermost, tensor ranks within."""
+    compute = profile_span(model, workload, settings, resolved)
+    ranks = []
+    for index in range(resolved.n_ranks):
+        stage = index // resolved.n_tensor_ranks
+        ranks.append(_rank(model, machine.gpus[index], index, stage, compute, settings, resolved))
+    return ranks
+
+
+def _rank(
+    model: Model, gpu: Gpu, index: int, stage: int, compute: Span, settings: VllmSettings, resolved: Resolved
+) -> Rank:  # noqa: PLR0913 - one rank's circumstances
+    n_ranks, n_stages = resolved.n_tensor_ranks, resolved.n_pipeline_ranks
+    weights = rank_weights(
+        model,
+        stage=stage,
+        n_stages=n_stages,
+        n_ranks=n_ranks,
+        format_name=_format(model, settings),
+        dtype_bytes=resolved.dtype_bytes,
+        vision=has_tower(model, settings) and (stage == 0 or resolved.release < (0, 33)),
+        data_parallel=settings.mm_encoder_tp_mode == "data",
+    )
+    first, last = stage_layers(model.language.n_layers, n_stages)[stage]
+    caches = layer_caches(
+        model.language.layers[first:last],
+        settings.kv_cache_dtype,
+        n_ranks,
+        hybrid=hybrid(settings, resolved),
+        dtype_bytes=resolved.dtype_bytes,
+    )
+    graphs = graph_span(last - first, enforce_eager=settings.enforce_eager)
+    non_torch = ONE_RANK if resolved.n_ranks == 1 else MORE_RANKS
+    estimated = graphs if resolved.release >= (0, 20) else fixed(0)
+    offloaded = min(int(settings.cpu_offload_gb * GIB), weights.total_bytes)
+    inside = weight_span(weights, offloaded) + compute + estimated
+    outside = CONTEXT + (fixed(0) if resolved.release >= (0, 20) else graphs)
+    if resolved.n_ranks > 1 and resolved.release >= (0, 11):
+        outside, non_torch = outside + MORE_RANKS, ONE_RANK
+    share = math.ceil(gpu.total_bytes * resolved.gpu_memory_utilization)
+    return Rank(
+        gpu=gpu,
+        device=f"CUDA{index}",
+        stage=stage,
+        weights=weights,
+        layout=kv_layout(caches, resolved.block_tokens),
+        share_bytes=share,
+        inside=inside + non_torch,
+        outside=outside,
+        compute=compute,
+        non_torch=non_torch,
+        graphs=graphs,
+    )
+
+
+def has_tower(model: Model, settings: VllmSettings) -> bool:
+    """Whether the vision tower is loaded: not for text only, nor where every kind of item is limited to none."""
+    limits = settings.limit_mm_per_prompt
+    none_asked = bool(limits) and "image" in (limits or {}) and not any((limits or {}).values())
+    return model.vision is not None and not settings.language_model_only and not none_asked
+
+
+def hybrid(settings: VllmSettings, resolved: Resolved) -> bool:
+    """Whether windowed layers have groups of their own; before 0.10 they are stored as full attention."""
+    return not settings.disable_hybrid_kv_cache_manager and resolved.release >= (0, 10)
+
+
+def weight_span(weights: RankWeights, offloaded_bytes: int = 0) -> Span:
+    """Return the rank's weights with the spread that published loads show."""
+    expected = weights.total_bytes - offloaded_bytes
+    spread = int(expected * WEIGHT_SPREAD)
+    return Span(
+        low=max(0, expected - spread - (weights.vision_bytes - weights.vision_low_bytes)),
+        expected=expected,
+        high=expected + spread + weights.vision_high_bytes - weights.vision_bytes,
+    )
+
+
+def profile_span(model: Model, workload: Workload, settings: VllmSettings, resolved: Resolved) -> Span:
+    """Return the peak of the profiling run."""
+    spans = [sampler_span(model.language, resolved), text_span(model.language, resolved)]
+    item = largest_item(model, settings)
+    if item is not None and model.vision is not None and not settings.skip_mm_profiling:
+        limit = (settings.limit_mm_per_prompt or {}).get("image", 999 if resolved.release >= (0, 10) else 1)
+        n_items = encoder_items(item, resolved, max(limit, len(workload.images)))
+        spans.append(encoder_span(model.vision, model.language, item, n_items))
+    return largest(spans)
+
+
+def largest_item(model: Model, settings: VllmSettings) -> EncoderItem | None:
+    """Return the largest image a request may hold, as its processor's limits stand."""
+    return largest_image(model, settings.mm_processor_kwargs or {}) if has_tower(model, settings) else None
+
+
+def pool_of(model: Model, workload: Workload, ranks: list[Rank], settings: VllmSettings, resolved: Resolved) -> Pool:
+    """Return the pool: the fewest blocks any rank has, and what they hold."""
+    low, expected, high = (
+        min(_blocks(rank, which, settings) for rank in ranks) for which in ("high", "expected", "low")
+    )
+    layout = ranks[0].layout
+    needed = max(request_blocks_of(model, workload, rank.layout, resolved, resolved.max_model_len) for rank in ranks)
+    usable = max(0, expected - (1 if resolved.release >= (0, 33) else 0))
+    return Pool(
+        n_blocks_low=low,
+        n_blocks=expected,
+        n_blocks_high=high,
+        tokens=pool_tokens(layout, expected, resolved.max_model_len, needed, resolved.release),
+        tokens_low=pool_tokens(layout, low, resolved.max_model_len, needed, resolved.release),
+        blocks_per_request=needed,
+        concurrency=usable / needed if needed else 0.0,
+        bytes_per_token=layout.bytes_per_token,
+    )
+
+
+def request_blocks_of(model: Model, workload: Workload, layout: KvLayout, resolved: Resolved, n_tokens: int) -> int:
+    """Return the blocks one request of ``n_tokens`` needs."""
+    cross = sum(t.cross_tokens or 0 for t in images_of(model, workload))
+    return request_blocks(layout, n_tokens, batched_tokens=resolved.max_num_batched_tokens, cross_tokens=cross)
+
+
+def images_of(model: Model, workload: Workload) -> tuple[ImageTokens, ...]:
+    """Return the tokens of each image of one request, by the model's own processor."""
+    if not workload.images or model.vision is None or "processor" not in model.vision.rules:
+        return ()
+    return tuple(image_tokens(model.vision, size, "vllm") for size in workload.images)
+
+
+def _blocks(rank: Rank, which: str, settings: VllmSettings) -> int:
+    pool = settings.kv_cache_memory_bytes
+    return n_blocks_of(rank.layout, rank.pool_bytes(getattr(rank.inside, which)) if pool is None else pool)
+
+
+def _format(model: Model, settings: VllmSettings) -> str:
+    if settings.quantization is not None:
+        return weight_format(settings.quantization)
+    if model.quantization is not None and model.quantization.lower() not in UNQUANTIZED:
+        return weight_format(model.quantization)
+    return "bf16" if settings.dtype not in {"float", "float32"} else "fp32"
+
+
