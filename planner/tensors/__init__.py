@@ -1,5 +1,6 @@
 """A model's tensor inventory. One list serves weights, placement and file formats."""
 
 from planner.tensors.language import Entry, language_tensors, layer_tensors
+from planner.tensors.vision import vision_tensors
 
-__all__ = ["Entry", "language_tensors", "layer_tensors"]
+__all__ = ["Entry", "language_tensors", "layer_tensors", "vision_tensors"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from planner.catalog import load_data
+from planner.catalog.architectures import architecture_facts, layer_rules
 from planner.errors import SourceError
 from planner.model import Language, Tensor
 from planner.sources.gguf.keys import MAX_LAYERS, Keys, keys_of
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from planner.model import Layer, Number
     from planner.sources.gguf.file import GgufFile
 
-LAYER_RULES = "engines/llama_cpp/layers.yaml"
 _RECURRENT = ("ssm_in.weight", "ssm_alpha.weight", "shortconv.conv.weight")
 _SPARED = frozenset({"attn_k.weight", "attn_v.weight", "attn_k_norm.weight"})  # where another layer's cache is read
 _ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
@@ -63,12 +62,6 @@ def language_from_gguf(file: GgufFile) -> Language:
     )
     strange = _unexplained(language, blocks)
     return replace(language, layers=(), facts={**language.facts, "unknown": strange}) if strange else language
-
-
-def layer_rules(architecture: str) -> Mapping[str, object] | None:
-    """Return what the engine knows of an architecture beyond its files, None for one that is not understood."""
-    rules: Mapping[str, object] | None = load_data(LAYER_RULES)["architectures"].get(architecture)
-    return rules
 
 
 def _n_vocab(file: GgufFile, keys: Keys, shapes: Mapping[str, tuple[int, ...]]) -> int:
@@ -134,15 +127,4 @@ def _facts(architecture: str, keys: Keys, shapes: Mapping[str, tuple[int, ...]],
         facts["embedding_rows"] = embedding[-1]
     if unknown:
         facts["unknown"] = unknown
-    return facts
-
-
-def architecture_facts(rules: Mapping[str, object]) -> dict[str, Number]:
-    """Return the hard-coded facts and spellings of an architecture's rules, as facts of the model."""
-    facts: dict[str, Number] = {}
-    spelling, constants = rules.get("spelling"), rules.get("facts")
-    if isinstance(spelling, dict):
-        facts |= {f"name.{usual}": own for usual, own in spelling.items()}
-    if isinstance(constants, dict):
-        facts |= constants
     return facts

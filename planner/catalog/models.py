@@ -1,0 +1,165 @@
+"""Models by name: profiles found by any of their names, read one by one, and turned into models for an engine."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from planner.catalog.data import load_data, profiles_folder, read_text
+from planner.catalog.merging import merged, unfolded
+from planner.errors import SourceError, UsageError
+from planner.file_types import known_file_type
+from planner.quantization import tensor_bytes
+from planner.recipe import quantized_tensors
+from planner.tensors import language_tensors, vision_tensors
+from planner.units import align
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from planner.catalog.profile import Profile
+    from planner.model import Model, Tensor
+
+Engine = Literal["gguf", "hf"]
+DEFAULT_FILE_TYPE = "Q4_K_M"  # what llama.cpp and Ollama fetch unless told otherwise
+ALIGNMENT = 32  # of tensors in a GGUF file
+
+
+@cache
+def load_model(name: str, quantization: str | None = None, engine: Engine = "gguf") -> Model:
+    """Return the catalogue's model called ``name``, any case, by name, alias, Hub id or Ollama tag.
+
+    Args:
+        name: what the user calls it.
+        quantization: for ``gguf`` the file type (Q4_K_M when None), for ``hf`` a word that is handed on.
+        engine: ``gguf`` follows the conventions of GGUF files and lists their tensors with formats (llama.cpp, Ollama);
+            ``hf`` those of the published checkpoint, with parameter counts and no tensors.
+
+    Raises:
+        UsageError: no such model (the message names the nearest), or no such file type.
+        SourceError: the profile is damaged.
+    """
+    from planner.catalog.build import model_of  # noqa: PLC0415 - pydantic is behind it
+
+    model = model_of(find_model(name, engine))
+    if engine == "hf":
+        return replace(model, quantization=quantization)
+    return with_tensors(model, known_file_type(quantization or DEFAULT_FILE_TYPE))
+
+
+def with_tensors(model: Model, file_type: str) -> Model:
+    """Return ``model`` as a GGUF file of ``file_type`` and an F16 projector file would store it."""
+    language, vision = model.language, model.vision
+    tensors = quantized_tensors(language, file_type, language_tensors(language))
+    projector = () if vision is None else vision_tensors(vision, language.n_embd)
+    return replace(
+        model,
+        language=replace(language, tensors=tensors),
+        vision=None if vision is None else replace(vision, tensors=projector),
+        quantization=file_type,
+        file_bytes=_data_bytes(tensors),
+        projector_file_bytes=_data_bytes(projector) if projector else None,
+    )
+
+
+def _data_bytes(tensors: Iterable[Tensor]) -> int:
+    """Return the bytes of a file's data, each tensor aligned; the header (a few MB with its vocabulary) is not in."""
+    return sum(align(tensor_bytes(tensor.format, tensor.shape), ALIGNMENT) for tensor in tensors)
+
+
+@cache
+def find_model(name: str, engine: Engine = "hf") -> Profile:
+    """Return the profile called ``name``, any case, by name, alias, Hub id (with or without owner) or Ollama tag.
+
+    Args:
+        name: what the user calls it.
+        engine: ``gguf`` lays the differences of GGUF files over the profile.
+
+    Raises:
+        UsageError: no such model; the message names the nearest.
+        SourceError: the profile is damaged.
+    """
+    wanted = _key(name)
+    for stem in _stems():
+        if wanted in _text(stem) and wanted in _names(_raw(stem)):
+            return _checked(stem, engine)
+    known = [alias for stem in _stems() for alias in _names(_raw(stem))]
+    near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
+    hint = f"; did you mean {', '.join(near)}?" if near else "; `vlplan profiles` lists them"
+    raise UsageError(f"no model called {name!r} in the catalogue{hint}")
+
+
+def model_names() -> tuple[str, ...]:
+    """Return the names of all profiles, sorted."""
+    return _stems()
+
+
+def list_profiles(engine: Engine = "hf") -> tuple[Profile, ...]:
+    """Return all profiles, sorted by name.
+
+    Raises:
+        SourceError: one is damaged.
+    """
+    return tuple(_checked(stem, engine) for stem in _stems())
+
+
+@cache
+def _checked(stem: str, engine: Engine) -> Profile:
+    from pydantic import ValidationError  # noqa: PLC0415 - not needed to find out that a name is unknown
+
+    from planner.catalog.profile import Profile  # noqa: PLC0415 - same
+
+    whole = unfolded(_extended(stem), gguf=engine == "gguf")
+    try:
+        profile = Profile.model_validate(whole)
+    except ValidationError as error:
+        raise SourceError(f"profiles/models/{stem}.yaml: {' '.join(str(error).split())[:500]}") from error
+    if profile.name != stem:
+        raise SourceError(f"profiles/models/{stem}.yaml: its name is {profile.name!r}")
+    return profile
+
+
+def _extended(stem: str, depth: int = 0) -> dict[str, Any]:
+    """Return a profile's content laid over what it extends; names and aliases are not inherited."""
+    raw = _raw(stem)
+    base = raw.get("extends")
+    if base is None:
+        return raw
+    if depth > 3 or base not in _stems():
+        raise SourceError(f"profiles/models/{stem}.yaml: cannot extend {base!r}")
+    below = {key: value for key, value in _extended(str(base), depth + 1).items() if key not in ("aliases", "notes")}
+    return merged(below, raw)
+
+
+def _raw(stem: str) -> dict[str, Any]:
+    raw = load_data(f"models/{stem}.yaml")
+    if not isinstance(raw, dict):
+        raise SourceError(f"profiles/models/{stem}.yaml: is no mapping")
+    return raw
+
+
+def _names(raw: dict[str, Any]) -> tuple[str, ...]:
+    """Return all names of a profile, as they are compared."""
+    hf_id = str(raw.get("hf_id", ""))
+    aliases = raw.get("aliases") or []
+    given = [raw.get("name", ""), *aliases, hf_id, hf_id.rpartition("/")[2]]
+    return tuple(_key(str(name)) for name in given if name)
+
+
+def _key(name: str) -> str:
+    return name.strip().casefold()
+
+
+@cache
+def _stems() -> tuple[str, ...]:
+    folder = profiles_folder() / "models"
+    found = folder.iterdir() if folder.is_dir() else ()
+    return tuple(sorted(entry.name.removesuffix(".yaml") for entry in found if entry.name.endswith(".yaml")))
+
+
+@cache
+def _text(stem: str) -> str:
+    """Return a profile's text for a first look, before anything is parsed."""
+    return _key(read_text(f"models/{stem}.yaml"))

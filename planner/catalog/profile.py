@@ -1,0 +1,189 @@
+"""The schema of ``profiles/models/*.yaml``, checked strictly. Sizes are numbers of elements, counts are counts."""
+
+from __future__ import annotations
+
+from datetime import date  # noqa: TC003 - pydantic needs it at run time
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, PositiveInt
+
+Fact = int | float | str | bool | list[int] | None
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class AttentionData(_Strict):
+    """Softmax attention. ``head_dim`` where keys and values are equally wide; ``kv_from``: reads that layer's cache."""
+
+    heads: PositiveInt
+    kv_heads: PositiveInt
+    head_dim: PositiveInt | None = None
+    key_dim: PositiveInt | None = None
+    value_dim: PositiveInt | None = None
+    window: PositiveInt | None = None
+    window_kind: Literal["sliding", "chunked"] = "sliding"
+    qkv: Literal["split", "fused"] = "split"
+    qkv_bias: bool = False
+    output_bias: bool = False
+    qk_norm: Literal["none", "head", "model"] = "none"
+    sinks: bool = False
+    gated: bool = False
+    value_tensor: bool = True
+    kv_from: int | None = None
+
+
+class LatentData(_Strict):
+    """Multi-head latent attention."""
+
+    heads: PositiveInt
+    kv_lora: PositiveInt
+    q_lora: int = 0
+    nope: PositiveInt
+    rope: PositiveInt
+    value: PositiveInt
+    absorbed: bool = True
+
+
+class CrossData(_Strict):
+    """Attention over the vision tower's output."""
+
+    heads: PositiveInt
+    kv_heads: PositiveInt
+    head_dim: PositiveInt
+
+
+class DeltaNetData(_Strict):
+    """Gated delta net."""
+
+    key_heads: PositiveInt
+    value_heads: PositiveInt
+    head_dim: PositiveInt
+    conv: PositiveInt
+
+
+class ShortConvData(_Strict):
+    """Gated short convolution."""
+
+    conv: PositiveInt
+
+
+class MambaData(_Strict):
+    """Selective state space."""
+
+    version: Literal[1, 2]
+    inner: PositiveInt
+    state: PositiveInt
+    conv: PositiveInt
+    groups: int = 0
+    rank: PositiveInt
+
+
+class FfnData(_Strict):
+    """Dense feed-forward block."""
+
+    width: PositiveInt
+    gated: bool = True
+    fused: bool = False
+    bias: bool = False
+
+
+class ExpertsData(_Strict):
+    """Mixture of experts; ``router`` and ``normalise`` default to what the engine does for the architecture."""
+
+    count: PositiveInt
+    used: PositiveInt
+    width: PositiveInt
+    shared: int = 0
+    shared_gate: bool = False
+    dense: int = 0
+    router: Literal["softmax", "sigmoid", "softmax_weight"] | None = None
+    selection_bias: bool = False
+    normalise: bool | None = None
+    scale: float = 0.0
+    fused: bool = False
+    bias: bool = False
+    down_scale: bool = False
+
+
+class KindData(_Strict):
+    """One kind of layer: exactly one mixer, at most one feed-forward block."""
+
+    attention: AttentionData | None = None
+    latent: LatentData | None = None
+    cross: CrossData | None = None
+    delta_net: DeltaNetData | None = None
+    short_conv: ShortConvData | None = None
+    mamba: MambaData | None = None
+    ffn: FfnData | None = None
+    experts: ExpertsData | None = None
+
+
+class LanguageData(_Strict):
+    """The language model; ``order`` names the kind of every layer."""
+
+    architecture: str
+    layers: PositiveInt
+    embd: PositiveInt
+    vocab: PositiveInt
+    context: PositiveInt
+    tied: bool = False
+    post_norms: bool = False
+    mtp_layers: int = 0
+    deepstack_layers: int = 0
+    embd_per_layer: int = 0
+    rope_factors: list[PositiveInt] = []
+    kinds: dict[str, KindData]
+    order: list[str]
+    facts: dict[str, Fact] = {}
+
+
+class RuleData(_Strict):
+    """A resizing rule by its word in ``planner.vision``."""
+
+    rule: str
+    parameters: dict[str, Fact] = {}
+
+
+class VisionData(_Strict):
+    """Vision tower and projector."""
+
+    tower: str
+    projector: str
+    layers: PositiveInt
+    embd: PositiveInt
+    ffn: int
+    heads: PositiveInt
+    patch_size: PositiveInt
+    image_size: int
+    facts: dict[str, Fact] = {}
+    rules: dict[Literal["processor", "mtmd"], RuleData] = {}
+
+
+class ParametersData(_Strict):
+    """Published counts. ``linear``: those in linear layers, which a quantiser of weights can shrink."""
+
+    total: PositiveInt
+    language: PositiveInt
+    vision: int = 0
+    projector: int = 0
+    other: int = 0  # audio towers, region modules and the like
+    linear: PositiveInt | None = None
+
+
+class Profile(_Strict):
+    """One model of the catalogue."""
+
+    name: str
+    family: str
+    aliases: list[str] = []
+    hf_id: str | None = None
+    architecture_class: str | None = None
+    parameters: ParametersData | None = None
+    quantizations: list[str] = ["F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"]
+    language: LanguageData
+    vision: VisionData | None = None
+    source: str
+    checked: date
+    notes: list[str] = []
