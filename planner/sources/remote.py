@@ -210,7 +210,8 @@ class RemoteBytes:
         if self._size not in {None, total}:
             raise SourceError(f"{self.name}: its length changed from {self._size} to {total} bytes while reading")
         expected = min(last, total) - first
-        if begin != first or final + 1 - begin != expected or len(answer.body) != expected:
+        said = answer.headers.get("content-length", str(expected))
+        if begin != first or final + 1 - begin != expected or len(answer.body) != expected or said != str(expected):
             raise SourceError(
                 f"{self.name}: asked for {expected} bytes at {first}, the server says {begin}-{final} "
                 f"and sent {len(answer.body)}; its lengths cannot be trusted"
