@@ -74,7 +74,8 @@ class Schedule:
     ``roots``: number of the tensor a view looks into, -1 for a tensor of its own. ``external``: memory exists elsewhere
     (weights, caches). ``layouts``: equal for tensors of the same type, shape and strides. ``scratch``: bytes a tensor
     asks beyond its own on arenas other than the last (the host's). ``steps``: (tensor, arena, operands) in order of
-    execution; ``leafs``: (tensor, arena) placed before. A step with tensor -1 only reads.
+    execution; ``leafs``: (tensor, arena) placed before. A step with tensor -1 only reads. ``marks``: under a key, a step
+    before which a snapshot is taken, and the first tensor number of that step.
     """
 
     n_bytes: list[int] = field(default_factory=list)
@@ -87,6 +88,11 @@ class Schedule:
     scratch: dict[int, int] = field(default_factory=dict)
     leafs: list[tuple[int, int]] = field(default_factory=list)
     steps: list[tuple[int, int, tuple[int, ...]]] = field(default_factory=list)
+    marks: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+
+# free blocks of every arena, and (number from the mark on, arena, address) of every tensor that owns memory
+Snapshot = tuple[tuple[tuple[tuple[int, ...], tuple[int, ...]], ...], frozenset[tuple[int, int, int]]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -99,6 +105,7 @@ class Reservation:
     addresses: list[int]
     born: list[int]
     died: list[int]
+    snapshots: dict[int, Snapshot] = field(default_factory=dict)
 
     def live_at(self, arena: int, step: int) -> list[int]:
         """Return the tensors that lie in ``arena`` while ``step`` runs, by address."""
@@ -127,6 +134,7 @@ class _Pass:
         self.died = [-1] * n
         self.step = -1
         self.peak_steps = [-1] * len(alignments)
+        self.snapshots: dict[int, Snapshot] = {}
 
     def bytes_on(self, tensor: int, arena: int) -> int:
         """Return the bytes ``tensor`` asks of ``arena``."""
@@ -218,8 +226,13 @@ class _Pass:
         for tensor, arena in self.graph.leafs:
             self.place(tensor, arena, ())
         self.count()
+        marks = {step: (key, first) for key, (step, first) in self.graph.marks.items()}
+        first_mark = min((first for _, first in marks.values()), default=0)
         for step, (tensor, arena, operands) in enumerate(self.graph.steps):
             self.step = step
+            if step in marks:
+                key, first = marks[step]
+                self.snapshots[key] = self.snapshot(first, first_mark)
             for operand in operands:
                 if self.home[operand] < 0:
                     self.place(operand, arena, ())
@@ -227,6 +240,17 @@ class _Pass:
                 self.place(tensor, arena, operands)
             for operand in operands:
                 self.drop_reader(operand)
+
+
+    def snapshot(self, first: int, first_mark: int) -> Snapshot:
+        """Return the state; tensors made since the first mark are numbered from ``first`` on."""
+        free = tuple((tuple(pool.starts), tuple(pool.sizes)) for pool in self.pools)
+        live = frozenset(
+            (t - first if t >= first_mark else t + (1 << 40), home, self.address[t])
+            for t, home in enumerate(self.home)
+            if home >= 0
+        )
+        return free, live
 
 
 def reserve(schedule: Schedule, alignments: Sequence[int]) -> Reservation:
@@ -240,4 +264,5 @@ def reserve(schedule: Schedule, alignments: Sequence[int]) -> Reservation:
         addresses=walk.address,
         born=walk.born,
         died=walk.died,
+        snapshots=walk.snapshots,
     )

@@ -6,12 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from planner.engines.llama_cpp.language_graph import language_graph
-from planner.engines.llama_cpp.schedule import arenas
+from planner.engines.llama_cpp.schedule import simulate
+from planner.engines.llama_cpp.shortening import find_runs, is_proven, kept_layers, layer_signatures
 
 if TYPE_CHECKING:
     from planner.engines.llama_cpp.arena import Reservation
     from planner.engines.llama_cpp.graph import Node
-    from planner.engines.llama_cpp.traits import GraphRequest
+    from planner.engines.llama_cpp.shortening import Run
+    from planner.engines.llama_cpp.traits import GraphRequest, GraphTraits
+    from planner.model import Language
+
+
+_REMEMBERED = 64
+_understood: dict[int, tuple[Language, GraphTraits, bool]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +39,40 @@ class ComputeBuffers:
 
 
 def compute_buffers(request: GraphRequest, *, explain: bool = False) -> ComputeBuffers | None:
-    """Return the compute buffers of every device, or None where the graph is not understood."""
-    graph = language_graph(request)
+    """Return the compute buffers of every device, or None where the graph is not understood.
+
+    Runs of equal layers are simulated a few times only where that is proven to give the same bytes.
+    """
+    if not is_understood(request):
+        return None
+    runs = find_runs(layer_signatures(request))
+    return (runs and _simulated(request, runs, explain=explain)) or _simulated(request, [], explain=explain)
+
+
+def _simulated(request: GraphRequest, runs: list[Run], *, explain: bool) -> ComputeBuffers | None:
+    """Return the buffers of a simulation that cuts ``runs`` short, None where that does not prove itself."""
+    backends = request.backends
+    graph = language_graph(request, kept_layers(request.language.n_layers, runs))
     if graph is None:
         return None
-    reservation, nodes = arenas(graph, request.backends)
-    peaks = _peaks(reservation, nodes) if explain else ()
-    return ComputeBuffers(bytes_by_device=tuple(reservation.arena_bytes), peaks=peaks)
+    marks = [mark for run in runs for mark in (run.marks[-1], run.marks[-1 - run.lag])]
+    done = simulate(graph, backends, marks)
+    if not is_proven(runs, done.reservation.snapshots, done.splits, backends.n_copies):
+        return None
+    peaks = _peaks(done.reservation, done.nodes) if explain else ()
+    return ComputeBuffers(bytes_by_device=tuple(done.reservation.arena_bytes), peaks=peaks)
+
+
+def is_understood(request: GraphRequest) -> bool:
+    """Whether every layer and every stored tensor of the model has its place in the graph; found out once a model."""
+    key = id(request.language)
+    known = _understood.get(key)
+    if known is None or known[0] is not request.language or known[1] != request.traits:
+        while len(_understood) >= _REMEMBERED:
+            _understood.pop(next(iter(_understood)))
+        known = (request.language, request.traits, language_graph(request) is not None)
+        _understood[key] = known
+    return known[2]
 
 
 def _peaks(reservation: Reservation, nodes: list[Node]) -> tuple[Peak | None, ...]:
@@ -52,7 +86,9 @@ def _peak(reservation: Reservation, nodes: list[Node], arena: int) -> Peak | Non
         return None
     maker = max(live, key=lambda t: reservation.born[t])
     node = nodes[maker]
-    return Peak(operation=describe(node), layer=node.layer, live=tuple((describe(nodes[t]), nodes[t].n_bytes) for t in live))
+    return Peak(
+        operation=describe(node), layer=node.layer, live=tuple((describe(nodes[t]), nodes[t].n_bytes) for t in live)
+    )
 
 
 def describe(node: Node) -> str:

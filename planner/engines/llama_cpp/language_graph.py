@@ -5,6 +5,8 @@ Source: llama.cpp 0.5.0-dev, src/models/*.cpp and llama-graph.cpp (``build_inp_e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from planner.engines.llama_cpp.graph import Graph, Node
 from planner.engines.llama_cpp.kinds.attention import gated_attention, grouped_attention
 from planner.engines.llama_cpp.kinds.context import Build
@@ -28,16 +30,20 @@ from planner.model import (
 _NEVER_READ = ("rope_freqs.", "rope_factors_", "token_types.", "position_embd.")
 
 
-def language_graph(request: GraphRequest) -> Graph | None:
-    """Return the graph of the request's model, or None where some layer or stored tensor is not understood."""
+def language_graph(request: GraphRequest, layers: Sequence[int] | None = None) -> Graph | None:
+    """Return the graph of the request's model, or None where some layer or stored tensor is not understood.
+
+    ``layers``: the numbers of the layers to list; by default all, and then every stored tensor must be read by some
+    operation.
+    """
     build = Build(request)
     if not request.language.layers or any(not _known(layer) for layer in request.language.layers):
         return None
     try:
-        _list_all(build)
+        _list_all(build, range(request.language.n_layers) if layers is None else layers)
     except KeyError:  # a tensor that the kind needs is not stored
         return None
-    return build.graph if not _unread(build) else None
+    return build.graph if layers is not None or not _unread(build) else None
 
 
 def _known(layer: Layer) -> bool:
@@ -70,12 +76,12 @@ def _projections_of_sharing_layers(b: Build) -> set[str]:
     }
 
 
-def _list_all(b: Build) -> None:
+def _list_all(b: Build, layers: Sequence[int]) -> None:
     stream, embedding = _embedding(b)
     per_layer = _per_layer_embedding(b, stream) if b.language.n_embd_per_layer else None
-    for i, layer in enumerate(b.language.layers):
+    for i in layers:
         b.graph.layer = i
-        stream = _layer(b, layer, stream, per_layer)
+        stream = _layer(b, b.language.layers[i], stream, per_layer)
         if b.traits.deepstack and i < b.language.n_deepstack_layers:
             stream = b.graph.add(stream, _deepstack(b, embedding, i), "deepstack")
     b.graph.layer = -1

@@ -6,6 +6,8 @@ Source: llama.cpp 0.5.0-dev, ggml-backend.cpp (``ggml_backend_sched_split_graph`
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from planner.engines.llama_cpp.arena import Reservation, Schedule, reserve
 from planner.engines.llama_cpp.backend import Backends, scratch_bytes
@@ -83,20 +85,40 @@ def schedule_of(
     schedule.leafs = [(number(copy), copy.device) for group in pipeline for copy in group]
     schedule.leafs += [(number(leaf), leaf.device) for leaf in graph.leafs if leaf.buffer is None]
     steps = schedule.steps
+    marks = schedule.marks
     for split in splits:
         for source, copies in split.inputs:
             steps.append((-1, source.device, (number(source),)))
             steps.append((number(copies[0]), split.device, ()))
         for node in split.nodes:
+            if node.layer >= 0 and node.layer not in marks:
+                marks[node.layer] = len(steps), len(numbering.nodes)
             steps.append((number(node), node.device, tuple([number(operand) for operand in node.operands])))
             if node in kept:
                 steps.append((-1, split.device, tuple([number(tensor) for tensor in kept[node]])))
     return schedule, numbering.nodes
 
 
-def arenas(graph: Graph, backends: Backends) -> tuple[Reservation, list[Node]]:
-    """Return the arenas of every device for ``graph`` (which is assigned and cut on the way: use it once)."""
+@dataclass(slots=True, kw_only=True)
+class Simulation:
+    """What became of a graph: its cuts, its tensors by their number in the schedule, and the arenas."""
+
+    splits: list[Split]
+    nodes: list[Node]
+    reservation: Reservation
+
+
+def simulate(graph: Graph, backends: Backends, marks: Iterable[int] = ()) -> Simulation:
+    """Assign, cut and place ``graph``, which can be used once. ``marks``: layers at whose start a snapshot is taken."""
     uses = uses_of(graph)
     assign(graph, backends)
-    schedule, nodes = schedule_of(graph, cut(graph, backends), uses, backends)
-    return reserve(schedule, backends.alignments), nodes
+    splits = cut(graph, backends)
+    schedule, nodes = schedule_of(graph, splits, uses, backends)
+    schedule.marks = {layer: schedule.marks[layer] for layer in marks if layer in schedule.marks}
+    return Simulation(splits=splits, nodes=nodes, reservation=reserve(schedule, backends.alignments))
+
+
+def arenas(graph: Graph, backends: Backends) -> tuple[Reservation, list[Node]]:
+    """Return the arenas of every device for ``graph`` (used up by it), and its tensors by number."""
+    done = simulate(graph, backends)
+    return done.reservation, done.nodes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from planner.engines.llama_cpp.backend import Backends
@@ -83,4 +83,11 @@ class GraphRequest:
     cache_type_v: str = "f16"
     kv_offload: bool = True
     pinned: bool = True
-    facts: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def rotary_step(self) -> int:
+        """Every so many layers one does not rotate queries and keys; 0 where all are alike."""
+        if self.traits.rotary != "stepped":
+            return 0
+        step = self.language.facts.get("no_rope_layer_step")
+        return step if isinstance(step, int) and step > 0 else 4

@@ -65,7 +65,7 @@ def _prepared(b: Build, x: Node, norm: str, mixer: Attention) -> Node:
 def rotates(b: Build) -> bool:
     """Whether the present layer rotates queries and keys."""
     if b.traits.rotary == "stepped":
-        return (b.layer + 1) % int(b.fact("no_rope_layer_step") or 4) != 0
+        return (b.layer + 1) % b.request.rotary_step != 0
     return b.traits.rotary == "all"
 
 
