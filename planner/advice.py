@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from planner.budget import Budget, DeviceBudget, ImageTokens, Verdict
 from planner.engines.engine import Emitted, Engine, Support
+from planner.engines.llama_cpp.settings import LlamaCppSettings
 from planner.machine import Machine
 from planner.model import Model
+from planner.placement.changes import Asked, smallest_change
+from planner.placement.objective import Prefer, Quality
+from planner.placement.recommend import Found, cache_choices, search
 from planner.units import format_bytes
 from planner.workload import Workload
+
+GROWN_CONTEXT_TOKENS = 32768  # a context nobody asked for does not grow beyond this
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,3 +106,82 @@ def context_shortage(images: tuple[ImageTokens, ...], workload: Workload) -> str
         f"the context is {workload.context_tokens}: ask for at least {n_tokens + workload.prompt_tokens} tokens "
         "of context, fewer or smaller images."
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What ``recommend`` is asked: a model in any of its file types, and what the user holds fixed.
+
+    ``variant`` makes the model in one file type. ``given`` names the settings the user wrote; ``context_given`` says
+    whether the context is a demand or a default that may grow into free memory.
+    """
+
+    engine: Engine
+    variant: Callable[[str | None], Model]
+    quantizations: tuple[str | None, ...]
+    workload: Workload
+    machine: Machine
+    settings: LlamaCppSettings
+    given: frozenset[str]
+    context_given: bool
+    quality: Quality
+    prefer: Prefer = "balanced"
+
+
+def recommend(question: Question) -> Plan:
+    """Return the best plan under ``question.prefer``, the runners-up as alternatives.
+
+    When nothing fits as asked, the smallest change that does is the answer (``fits_with_changes``).
+    """
+    engine = question.engine
+    first = question.variant(question.quantizations[0])
+    support = engine.loads(first)
+    if support.verdict == "unsupported":
+        return judge(engine, first, question.workload, question.machine, question.settings)
+    models = [first, *(question.variant(word) for word in question.quantizations[1:])]
+    settings = cache_choices(question.settings, question.given)
+
+    def budget_of(model: Model, choice: LlamaCppSettings) -> Budget:
+        return engine.budget(model, question.workload, question.machine, choice)
+
+    found = search(
+        models, question.workload, question.machine, settings, budget_of, question.quality, question.prefer
+    )
+    best = found[0]
+    if not best.score.fits:
+        return _changed(question, models) or _plan_of(question, best.model, best.placed.settings)
+    workload = question.workload if question.context_given else _grown(question, best)
+    plan = judge(engine, best.model, workload, question.machine, best.placed.settings)
+    others = tuple(_plan_of(question, one.model, one.placed.settings) for one in found[1:4])
+    return replace(plan, alternatives=others)
+
+
+def _plan_of(question: Question, model: Model, settings: LlamaCppSettings) -> Plan:
+    return judge(question.engine, model, question.workload, question.machine, settings)
+
+
+def _grown(question: Question, best: Found) -> Workload:
+    """Return the workload with the longest context, by doubling, that this very placement still holds."""
+    workload, ceiling = question.workload, min(best.model.language.n_context_train, GROWN_CONTEXT_TOKENS)
+    while workload.context_tokens * 2 <= ceiling:
+        longer = replace(workload, context_tokens=workload.context_tokens * 2)
+        budget = question.engine.budget(best.model, longer, question.machine, best.placed.settings)
+        if budget.short_devices:
+            break
+        workload = longer
+    return workload
+
+
+def _changed(question: Question, models: list[Model]) -> Plan | None:
+    engine, machine = question.engine, question.machine
+    asked = Asked(model=models[0], workload=question.workload, settings=question.settings)
+    found = smallest_change(
+        asked,
+        machine,
+        lambda request: engine.budget(request.model, request.workload, machine, request.settings),
+        [lambda model=model: model for model in models[1:]],
+    )
+    if found is None:
+        return None
+    plan = judge(engine, found.asked.model, found.asked.workload, machine, found.asked.settings)
+    return replace(plan, verdict="fits_with_changes", changes=found.changes)

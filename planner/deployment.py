@@ -6,19 +6,23 @@ refused, and every message says which key, its value and what is allowed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from planner.catalog import load_engine
+from planner.advice import Question
+from planner.catalog.engines import load_engine
+from planner.catalog.quality import quality_table
 from planner.engines.engine import Engine
 from planner.errors import UsageError
 from planner.machine import Machine
-from planner.machine_file import parse_machine
+from planner.machine_file import machine_of
 from planner.model import Model
+from planner.placement.objective import Prefer
 from planner.sources.opening import open_model
 from planner.workload import ImageSize, Workload, parse_image_size
 
@@ -81,7 +85,7 @@ def parse_settings(engine: Engine, given: Mapping[str, object]) -> Any:  # noqa:
         UsageError: an unknown key or a value of the wrong type, named.
     """
     try:
-        return _settings_adapter(engine.settings).validate_python(dict(given))
+        return _settings_adapter(engine.settings).validate_json(json.dumps(dict(given), default=str))
     except ValidationError as error:
         raise UsageError(f"{engine.name} {_first_error(error, 'settings')}") from None
 
@@ -95,8 +99,17 @@ def _first_error(error: ValidationError, root: str) -> str:
     return f"{path}: {details['msg']}, not {shown[:60]}"
 
 
+def _validated(data: object) -> _Request:
+    if not isinstance(data, dict):
+        raise UsageError("a request is a mapping with at least the key 'model'")
+    try:
+        return _Request.model_validate(data)
+    except ValidationError as error:
+        raise UsageError(f"request: {_first_error(error, '')}") from None
+
+
 def parse_request(
-    data: object, *, machine: Machine | None = None, detect: Any = None  # noqa: ANN401 - a function without arguments
+    data: object, *, machine: Machine | None = None, detect: Callable[[], Machine]
 ) -> Deployment:
     """Return the deployment that a request mapping describes.
 
@@ -106,25 +119,83 @@ def parse_request(
         UsageError: the request is malformed, or names what does not exist.
         SourceError: the model's file cannot be read.
     """
-    if not isinstance(data, dict):
-        raise UsageError("a request is a mapping with at least the key 'model'")
-    try:
-        request = _Request.model_validate(data)
-    except ValidationError as error:
-        raise UsageError(f"request: {_first_error(error, '')}") from None
+    request = _validated(data)
     engine = load_engine(request.engine, request.engine_version)
     settings = parse_settings(engine, request.settings)
     workload = _workload(request.workload, request.settings)
     model = open_model(
         request.model, engine=engine.name, quantization=request.quantization, projector=request.projector
     )
-    if request.machine is not None:
-        machine = parse_machine(request.machine)
-    elif machine is None:
-        machine = detect()
     return Deployment(
-        model=model, engine=engine, machine=machine, workload=workload, settings=settings, given=request.settings
+        model=model,
+        engine=engine,
+        machine=_machine(request, machine, detect),
+        workload=workload,
+        settings=settings,
+        given=request.settings,
     )
+
+
+def _machine(request: _Request, machine: Machine | None, detect: Callable[[], Machine]) -> Machine:
+    if request.machine is not None:
+        return machine_of(request.machine)
+    return machine if machine is not None else detect()
+
+
+def parse_question(
+    data: object, *, prefer: Prefer, machine: Machine | None = None, detect: Callable[[], Machine]
+) -> Question:
+    """Return what ``recommend`` is asked by a request mapping: what it leaves out is the planner's choice.
+
+    Raises:
+        UsageError: the request is malformed, or names what does not exist.
+        SourceError: the model's file cannot be read.
+    """
+    request = _validated(data)
+    engine = load_engine(request.engine, request.engine_version)
+    first = open_model(
+        request.model, engine=engine.name, quantization=request.quantization, projector=request.projector
+    )
+    context_given = request.workload.context is not None or _context_of(request.settings) is not None
+    workload = _workload(request.workload, request.settings)
+    if not context_given:
+        workload = replace(workload, context_tokens=_default_context(first, workload))
+
+    def variant(quantization: str | None) -> Model:
+        if quantization is None or quantization == first.quantization:
+            return first
+        return open_model(
+            request.model, engine=engine.name, quantization=quantization, projector=request.projector
+        )
+
+    return Question(
+        engine=engine,
+        variant=variant,
+        quantizations=_quantizations(first, request.quantization),
+        workload=workload,
+        machine=_machine(request, machine, detect),
+        settings=parse_settings(engine, request.settings),
+        given=frozenset(request.settings),
+        context_given=context_given,
+        quality=quality_table(),
+        prefer=prefer,
+    )
+
+
+OFFERED = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0")
+
+
+def _quantizations(model: Model, given: str | None) -> tuple[str | None, ...]:
+    """Return the file types to compare: the one given, that of a file, or those people publish."""
+    if given is not None or model.source.endswith(".gguf"):
+        return (model.quantization,)
+    return OFFERED
+
+
+def _default_context(model: Model, workload: Workload) -> int:
+    """Return the context to plan for when none was asked: 8192 tokens, or what the model was trained for if less."""
+    trained = model.language.n_context_train or DEFAULT_CONTEXT_TOKENS
+    return min(trained, 2 * DEFAULT_CONTEXT_TOKENS)
 
 
 def _workload(given: _Workload, settings: Mapping[str, object]) -> Workload:

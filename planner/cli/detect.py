@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from planner.cli.options import json_option, this_machine
+from planner.errors import SourceError
 
 
 @click.command(name="detect")
@@ -12,17 +15,24 @@ from planner.cli.options import json_option, this_machine
 @json_option
 def command(*, save: str | None, as_json: bool) -> int:
     """Show the GPUs and the memory of this machine, and what is free on each."""
-    from planner.machine_file import machine_yaml, save_machine  # noqa: PLC0415 - help needs none of this
+    from planner.machine_file import machine_yaml  # noqa: PLC0415 - help needs none of this
     from planner.report.machine import machine_mapping, machine_screen  # noqa: PLC0415
 
     machine = this_machine()
     if save is not None:
-        save_machine(machine, save)
-        click.echo(f"vlplan: saved to {save}", err=True)
+        _save(machine_yaml(machine), save)
     if as_json:
         import json  # noqa: PLC0415
 
         click.echo(json.dumps(machine_mapping(machine), indent=2))
     else:
-        click.echo(machine_screen(machine) if save is None else machine_yaml(machine).rstrip())
+        click.echo(machine_screen(machine))
     return 0
+
+
+def _save(text: str, path: str) -> None:
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SourceError(f"cannot write {path!r}: {error.strerror}") from None
+    click.echo(f"vlplan: saved to {path}", err=True)

@@ -116,9 +116,10 @@ def chosen_machine(machine_file: str | None, gpus: tuple[str, ...], ram: str | N
 
         return read_machine(machine_file)
     if gpus or ram:
-        from planner.machine_file import described_machine  # noqa: PLC0415 - only when described
+        from planner.detect import detect_host  # noqa: PLC0415 - only when described
+        from planner.machine_file import describe_machine  # noqa: PLC0415
 
-        return described_machine(gpus, ram)
+        return describe_machine(gpus, ram, detect_host())
     return None
 
 

@@ -3,8 +3,8 @@
 =========== ==========================================================================================
 prefer      order of comparison
 =========== ==========================================================================================
-balanced    fits; fast enough to read along (10 tokens/s) or as fast as it gets; quality; cache quality;
-            context; speed; headroom
+balanced    fits; fast enough to read along (10 tokens/s) or as fast as it gets; all on the GPUs, if that
+            does not need a file type worse than Q4_K_S; quality; cache quality; context; speed; headroom
 quality     fits; quality; cache quality; speed; context; headroom
 speed       fits; speed; quality; cache quality; context; headroom
 context     fits; context; fast enough; quality; cache quality; headroom
@@ -29,6 +29,7 @@ from planner.quantization import tensor_bytes
 Prefer = Literal["balanced", "quality", "speed", "context", "headroom"]
 READING_TOKENS_PER_S = 10.0
 LOSSLESS_RISE = 10
+GOOD_RISE = 300  # up to 4-bit types of mixed precision; what is worse is not worth staying on the GPU for
 GPU_BANDWIDTH = 300_000_000_000  # assumed where the card is unknown
 HOST_BANDWIDTH = 45_000_000_000  # assumed: two channels of DDR4-3200 with all cores reading
 
@@ -53,9 +54,10 @@ class Quality:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """What a plan is judged by. ``tokens_per_s`` ranks plans; it is no promise."""
+    """What a plan is judged by. ``tokens_per_s`` ranks plans; it is no promise. ``on_gpu``: no layer on the host."""
 
     fits: bool
+    on_gpu: bool
     tokens_per_s: float
     loss: int
     cache_loss: int
@@ -69,7 +71,7 @@ class Score:
         quality = (-self.loss, -self.cache_loss)
         context, headroom = self.context_tokens, self.headroom_bytes
         orders: dict[str, tuple[float, ...]] = {
-            "balanced": (enough, *quality, context, speed, headroom),
+            "balanced": (enough, float(self.on_gpu and self.loss <= GOOD_RISE), *quality, context, speed, headroom),
             "quality": (*quality, speed, context, headroom),
             "speed": (speed, *quality, context, headroom),
             "context": (context, enough, *quality, headroom),

@@ -110,6 +110,7 @@ def _best_case(  # noqa: PLR0913 - the facts of one candidate
     seconds += left * active / host_bandwidth
     return Score(
         fits=total <= free + machine.host.free_bytes,
+        on_gpu=not machine.gpus or total <= free,
         tokens_per_s=1 / seconds if seconds else float("inf"),
         loss=quality.loss(model.quantization),
         cache_loss=quality.cache_loss(settings.cache_type_k, settings.cache_type_v),
@@ -140,12 +141,18 @@ def score_of(model: Model, placed: Placed, workload: Workload, machine: Machine,
     gpus = placed.budget.devices[: len(machine.gpus)] or placed.budget.devices
     return Score(
         fits=placed.fits,
+        on_gpu=not machine.gpus or _all_offloaded(placed.budget),
         tokens_per_s=decode_tokens_per_s(placed.budget, machine, active_fraction(model)),
         loss=quality.loss(model.quantization),
         cache_loss=quality.cache_loss(placed.settings.cache_type_k, placed.settings.cache_type_v),
         context_tokens=workload.context_tokens,
         headroom_bytes=min((device.headroom_bytes for device in gpus), default=0),
     )
+
+
+def _all_offloaded(budget: Budget) -> bool:
+    host = budget.devices[-1]
+    return host.layers is None and not host.has_output
 
 
 def cache_choices(settings: LlamaCppSettings, given: frozenset[str]) -> list[LlamaCppSettings]:

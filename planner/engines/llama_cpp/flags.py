@@ -10,6 +10,8 @@ from planner.machine import Machine
 from planner.model import Model
 from planner.workload import Workload
 
+_DEFAULTS = LlamaCppSettings()
+
 
 def emit(model: Model, workload: Workload, machine: Machine, settings: LlamaCppSettings) -> Emitted:
     """Return the command for these settings; flags that equal the engine's defaults are left out."""
@@ -42,9 +44,9 @@ def _sizes(model: Model, workload: Workload, settings: LlamaCppSettings) -> list
         words += ["-np", str(run.n_seqs)]
     if run.kv_unified:
         words.append("-kvu")
-    if settings.batch_size != LlamaCppSettings.batch_size:
+    if settings.batch_size != _DEFAULTS.batch_size:
         words += ["-b", str(settings.batch_size)]
-    if settings.ubatch_size != LlamaCppSettings.ubatch_size:
+    if settings.ubatch_size != _DEFAULTS.ubatch_size:
         words += ["-ub", str(settings.ubatch_size)]
     return words
 

@@ -1,0 +1,45 @@
+"""`vlplan recommend`: the main job."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from planner.cli.options import (
+    chosen_machine,
+    engine_options,
+    json_option,
+    machine_options,
+    request_data,
+    show,
+    this_machine,
+    workload_options,
+)
+
+
+@click.command(name="recommend")
+@click.argument("model", required=False)
+@engine_options
+@workload_options
+@machine_options
+@click.option(
+    "--prefer",
+    type=click.Choice(["balanced", "quality", "speed", "context", "headroom"]),
+    default="balanced",
+    show_default=True,
+    help="What to put first among plans that fit.",
+)
+@click.option("--explain", is_flag=True, help="Show every formula with its numbers and source.")
+@json_option
+def command(model: str | None, *, prefer: str, explain: bool, as_json: bool, **given: Any) -> int:  # noqa: ANN401 - click's own values
+    """Find the best plan for MODEL on this machine, and print what to paste.
+
+    MODEL is a profile's name or alias, a GGUF file, a folder, a hub id or ollama:name:tag.
+    """
+    from planner.advice import recommend  # noqa: PLC0415 - help needs none of this
+    from planner.deployment import parse_question  # noqa: PLC0415
+
+    machine = chosen_machine(given["machine_file"], given["gpus"], given["ram"])
+    question = parse_question(request_data(model or "", **given), prefer=prefer, machine=machine, detect=this_machine)
+    return show(recommend(question), as_json=as_json, explain=explain)

@@ -1,0 +1,214 @@
+"""llama.cpp's whole memory, device by device: weights, cache, compute buffers, vision encoder and overhead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+
+from planner.budget import Budget, DeviceBudget, ImageTokens, Item, exact_item
+from planner.engines.llama_cpp.compute import ComputeBuffers, compute_buffers, output_buffer_bytes
+from planner.engines.llama_cpp.kv_cache import kv_cache_bytes
+from planner.engines.llama_cpp.layout import HOST
+from planner.engines.llama_cpp.run import Run, device_names, graph_request
+from planner.engines.llama_cpp.settings import LlamaCppSettings
+from planner.engines.llama_cpp.traits import GraphTraits
+from planner.engines.llama_cpp.weights import weights_bytes
+from planner.machine import Gpu
+
+SOURCE = "llama.cpp 0.5.0-dev, ggml 0.25.3"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoding:
+    """The vision encoder's bytes: ``device`` holds it (``HOST`` or a GPU), the host a smaller part beside."""
+
+    device: int
+    items: tuple[Item, ...]
+    host_items: tuple[Item, ...] = ()
+
+
+Overhead = Callable[[Gpu], Item]
+Bound = Callable[[Run], tuple[int, ...]]
+
+
+def assemble(
+    run: Run,
+    *,
+    traits: GraphTraits | None,
+    overhead: Overhead,
+    bound: Bound,
+    encoding: Encoding | None,
+    images: tuple[ImageTokens, ...] = (),
+    refused: tuple[str, ...] = (),
+) -> Budget:
+    """Return the budget of one run: every term on the device that holds it, the host's last."""
+    compute = _compute_items(run, traits, bound)
+    weights = weights_bytes(run.language, run.layout)
+    cache = kv_cache_bytes(run.language, run.layout, run.cache)
+    devices = [
+        DeviceBudget(
+            device=name,
+            name=gpu.name,
+            total_bytes=gpu.total_bytes,
+            free_bytes=gpu.free_bytes,
+            items=(
+                *_stored_items(run, index, weights, cache),
+                *_present(compute[index]),
+                *_encoder_items(encoding, index),
+                overhead(gpu),
+            ),
+            layers=_layers(run, index),
+            has_output=run.layout.output == index,
+        )
+        for index, (name, gpu) in enumerate(zip(device_names(run.machine.gpus), run.machine.gpus, strict=True))
+    ]
+    return Budget(
+        devices=(*devices, _host(run, weights, cache, compute[-1], encoding)),
+        image_tokens=images,
+        settings=resolved_settings(run),
+        notes=_notes(run),
+        refusals=refused,
+        unknown=() if run.language.layers else (str(run.language.facts.get("unknown", "layers of no known kind")),),
+    )
+
+
+def _present(item: Item) -> tuple[Item, ...]:
+    return (item,) if item.high_bytes else ()
+
+
+def _layers(run: Run, device: int) -> tuple[int, int] | None:
+    held = [index for index, slot in enumerate(run.layout.slots[: run.language.n_layers]) if slot == device]
+    return (held[0], held[-1]) if held else None
+
+
+def _host(
+    run: Run, weights: Mapping[int, int], cache: Mapping[int, int], compute: Item, encoding: Encoding | None
+) -> DeviceBudget:
+    host = run.machine.host
+    items: list[Item] = [*_stored_items(run, HOST, weights, cache), *_present(compute)]
+    n_vocab, n_seqs = run.language.n_vocab, run.resolved.n_seqs
+    items.append(
+        exact_item(
+            "overhead",
+            "language",
+            output_buffer_bytes(n_vocab, n_seqs),
+            formula="logits buffer: 4 bytes x vocabulary x sequences, outside the compute buffer",
+            source=SOURCE,
+            n_vocab=n_vocab,
+            n_seqs=n_seqs,
+        )
+    )
+    items += _encoder_items(encoding, HOST)
+    return DeviceBudget(
+        device="Host",
+        name=host.cpu,
+        total_bytes=host.total_bytes,
+        free_bytes=host.free_bytes,
+        items=tuple(items),
+        layers=_layers(run, HOST),
+        has_output=run.layout.output == HOST,
+    )
+
+
+def _encoder_items(encoding: Encoding | None, device: int) -> tuple[Item, ...]:
+    if encoding is None:
+        return ()
+    own = encoding.items if encoding.device == device else ()
+    return (*own, *(encoding.host_items if device == HOST else ()))
+
+
+def _stored_items(run: Run, device: int, weights: Mapping[int, int], cache: Mapping[int, int]) -> Iterator[Item]:
+    if weights[device]:
+        yield exact_item(
+            "weights",
+            "language",
+            weights[device],
+            formula="sum over the tensors on this device of their bytes, padded to the buffer's alignment",
+            source=f"{SOURCE}; {run.model.source or 'profile'}",
+            quantization=run.model.quantization or "as stored",
+        )
+    if cache[device]:
+        resolved = run.resolved
+        yield exact_item(
+            "kv_cache",
+            "language",
+            cache[device],
+            formula="sum over the layers here of cells x streams x (K row + V row), and of recurrent state per sequence",
+            source=SOURCE,
+            cells=resolved.n_ctx_seq,
+            streams=resolved.n_streams,
+            sequences=resolved.n_seqs,
+            cache_type_k=run.settings.cache_type_k,
+            cache_type_v=run.settings.cache_type_v,
+        )
+
+
+def _compute_items(run: Run, traits: GraphTraits | None, bound: Bound) -> list[Item]:
+    """Return the compute buffer of each device, the host's last: exact, or a bound that says so."""
+    found = exact_compute(run, traits)
+    if found is None:
+        return [_bounded(n_bytes) for n_bytes in bound(run)]
+    return [_exact_compute(run, index, n_bytes) for index, n_bytes in enumerate(found.bytes_by_device)]
+
+
+def exact_compute(run: Run, traits: GraphTraits | None) -> ComputeBuffers | None:
+    """Return the simulated compute buffers, None where the graph or the back end's rules are not known."""
+    if traits is None or any(gpu.backend != "cuda" for gpu in run.machine.gpus):
+        return None
+    return compute_buffers(graph_request(run, traits))
+
+
+def _exact_compute(run: Run, index: int, n_bytes: int) -> Item:
+    item = exact_item(
+        "compute",
+        "language",
+        n_bytes,
+        formula="peak of the best-fit arena in which the engine places this device's share of the graph of one ubatch",
+        source=f"{SOURCE}, simulated operation by operation",
+        ubatch=run.resolved.n_ubatch,
+        logits_rows=min(run.resolved.n_ubatch, run.resolved.n_outputs),
+        flash_attn="on" if run.flash_attn else "off",
+    )
+    if not run.pipelined or not 0 < index < run.layout.n_gpus:
+        return replace(item, basis="modelled")
+    more = 16 * run.language.n_embd * run.resolved.n_ubatch
+    inputs = {**item.inputs, "pipeline_copies": 4, "estimate_without_allocation_bytes": n_bytes + more}
+    return replace(item, basis="modelled", inputs=inputs)
+
+
+def _bounded(n_bytes: int) -> Item:
+    return Item(
+        component="compute",
+        part="language",
+        resident_bytes=n_bytes,
+        low_bytes=0,
+        expected_bytes=n_bytes,
+        high_bytes=n_bytes,
+        basis="assumed",
+        formula="upper bound: this architecture's or back end's graph is not known operation by operation",
+        source=SOURCE,
+    )
+
+
+def _notes(run: Run) -> tuple[str, ...]:
+    notes = []
+    trained = run.language.n_context_train
+    if trained and run.resolved.n_ctx_seq > trained:
+        notes.append(
+            f"The context of {run.resolved.n_ctx_seq} is above the {trained} tokens the model was trained for."
+        )
+    return tuple(notes)
+
+
+def resolved_settings(run: Run) -> dict[str, object]:
+    """Return the settings as the engine runs with them, defaults included."""
+    words = {key: value for key, value in asdict(run.settings).items() if value is not None}
+    words |= {"ctx_size": run.resolved.n_ctx_asked, "parallel": run.resolved.n_seqs}
+    words |= {"batch_size": run.resolved.n_batch, "ubatch_size": run.resolved.n_ubatch}
+    words |= {"kv_unified": run.resolved.kv_unified, "flash_attn": "on" if run.flash_attn else "off"}
+    return words
+
+
+def settings_of(settings: LlamaCppSettings) -> dict[str, object]:
+    """Return what was asked, without what was left to the engine."""
+    return {key: value for key, value in asdict(settings).items() if value is not None}

@@ -1,0 +1,109 @@
+"""llama.cpp as an engine: from model, workload, machine and flags to a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from planner.budget import Budget, ImageTokens, Item
+from planner.engines import refusals
+from planner.engines.llama_cpp.budget import assemble
+from planner.engines.llama_cpp.encoder.kinds import EncoderKind
+from planner.engines.llama_cpp.run import Run, resolve_run
+from planner.engines.llama_cpp.settings import LlamaCppSettings
+from planner.engines.llama_cpp.traits import GraphTraits
+from planner.machine import Gpu, Machine
+from planner.errors import UsageError
+from planner.memory.overhead import OverheadTable, overhead_bytes
+from planner.model import Model
+from planner.vision import image_tokens
+from planner.workload import Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlamaCppData:
+    """What the engine is known by beside code, from ``profiles/engines``."""
+
+    traits: Mapping[str, GraphTraits]
+    encoders: Mapping[str, EncoderKind]
+    overhead: OverheadTable
+
+
+def budget(
+    data: LlamaCppData, model: Model, workload: Workload, machine: Machine, settings: LlamaCppSettings
+) -> Budget:
+    """Return llama.cpp's memory for these settings.
+
+    Raises:
+        UsageError: a setting the command line would refuse, or images for a model that takes none.
+    """
+    run = resolve_run(model, workload, machine, settings)
+    images = images_of(model, workload, settings)
+    return assemble(
+        run,
+        traits=data.traits.get(model.language.architecture),
+        overhead=lambda gpu: overhead_item(gpu, data.overhead),
+        bound=_no_bound,
+        encoding=None,
+        images=images,
+        refused=tuple(_refused(run, images)),
+    )
+
+
+def images_of(model: Model, workload: Workload, settings: LlamaCppSettings) -> tuple[ImageTokens, ...]:
+    """Return what each image of one request becomes, equal ones computed once."""
+    if not workload.images:
+        return ()
+    vision = model.vision
+    if vision is None:
+        raise UsageError(f"{model.name} takes no images (no projector): leave them out, or name a projector file")
+    known = {
+        image: image_tokens(
+            vision,
+            image,
+            "llama.cpp",
+            image_max_tokens=settings.image_max_tokens,
+            image_min_tokens=settings.image_min_tokens,
+        )
+        for image in dict.fromkeys(workload.images)
+    }
+    return tuple(known[image] for image in workload.images)
+
+
+def overhead_item(gpu: Gpu, table: OverheadTable, engine: str = "llama.cpp") -> Item:
+    """Return the device memory of one process outside the engine's buffers, as a range."""
+    found = overhead_bytes(gpu, engine, table)
+    return Item(
+        component="overhead",
+        part="language",
+        resident_bytes=found.expected_bytes,
+        low_bytes=found.low_bytes,
+        expected_bytes=found.expected_bytes,
+        high_bytes=found.high_bytes,
+        basis=found.basis,
+        formula="context of one process and its libraries on this GPU, outside the engine's buffers",
+        source=found.source,
+    )
+
+
+def _refused(run: Run, images: tuple[ImageTokens, ...]) -> Iterator[str]:
+    settings = run.settings
+    type_k, type_v = settings.cache_type_k, settings.cache_type_v
+    longest = max((max(image.chunk_tokens, default=0) for image in images), default=0)
+    checks = (
+        refusals.quantized_v_needs_flash_attention(type_v, settings.flash_attn),
+        refusals.cache_block_divides_head(run.language, type_k, type_v, settings.flash_attn),
+        refusals.latent_needs_equal_types(run.language, type_k, type_v),
+        refusals.image_needs_ubatch(run.resolved.n_ubatch, longest, non_causal=_non_causal(run)),
+    )
+    yield from (reason for reason in checks if reason)
+
+
+def _non_causal(run: Run) -> bool:
+    """Whether the engine decodes an image's tokens without a causal mask (mtmd.cpp)."""
+    vision = run.model.vision
+    return vision is not None and bool(vision.facts.get("non_causal"))
+
+
+def _no_bound(run: Run) -> tuple[int, ...]:
+    raise NotImplementedError(run.model.name)
