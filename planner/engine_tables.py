@@ -45,6 +45,7 @@ def _band(row: dict[str, Any]) -> ContextBand:
         fixed=_range(row["fixed"]),
         basis=row["basis"],
         source=row["source"],
+        whole_process=row.get("whole_process", False),
     )
 
 

@@ -20,7 +20,7 @@ MAX_GPUS = 64
 _NVIDIA_WORDS = ("nvidia", "geforce", "tesla", "quadro", "rtx", "gtx")
 _OTHER_WORDS = ("amd", "radeon", "rx", "intel", "arc", "apple", "graphics", "gpu", "generation", "gen", "edition")
 _BRANDS = frozenset((*_NVIDIA_WORDS, *_OTHER_WORDS, "r", "tm"))
-_WORD = re.compile(r"[a-z0-9+]+")
+_WORD = re.compile(r"(?:rtx|gtx|rx)(?=\d)|[a-z0-9+]+")
 _MEMORY = re.compile(r"\s+\(?(\d{1,4})\s*gi?b?\)?\s*$", re.IGNORECASE)
 _SIZE = re.compile(r"\s*\d+(?:\.\d+)?\s*[KMGT](?:i?B)?\s*", re.IGNORECASE)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from planner.catalog.data import parse_yaml
+from planner.catalog.foreign import parse_foreign_yaml
 from planner.errors import SourceError, UsageError
 from planner.gpu_catalog import MAX_GPUS, find_entry, parse_gpus, sized_gpu
 from planner.machine import Backend, Gpu, Host, Machine
@@ -103,7 +103,7 @@ def read_machine(path: Path | str) -> Machine:
         raise SourceError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     if len(text) > MAX_FILE_BYTES:
         raise SourceError(f"{path}: over {format_bytes(MAX_FILE_BYTES)}; a machine file has a few lines")
-    return machine_of(parse_yaml(text, str(path)), str(path))
+    return machine_of(parse_foreign_yaml(text, str(path)), str(path))
 
 
 def describe_machine(gpus: Sequence[str], ram: str | None, host: Host) -> Machine:

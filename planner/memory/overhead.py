@@ -43,7 +43,10 @@ NOTHING = ByteRange(low_bytes=0, expected_bytes=0, high_bytes=0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextBand:
-    """The context of GPUs with this backend and at least this compute capability (None: also where unknown)."""
+    """The context of GPUs with this backend and at least this compute capability (None: also where unknown).
+
+    ``whole_process``: the range holds what engines add, too.
+    """
 
     backend: str
     min_compute_capability: tuple[int, int] | None
@@ -51,6 +54,7 @@ class ContextBand:
     fixed: ByteRange
     basis: Basis
     source: str
+    whole_process: bool = False
 
     def fits(self, gpu: Gpu) -> bool:
         """Whether this band speaks of ``gpu``; one per multiprocessor needs their number."""
@@ -105,7 +109,7 @@ def overhead_bytes(gpu: Gpu, engine: str, table: OverheadTable, *, catalog_name:
     """Return the range of one process of ``engine`` on ``gpu`` outside the engine's buffers.
 
     context = per multiprocessor x multiprocessors + fixed, replaced by figures measured on this GPU except that
-    ``high_bytes`` never falls below the band; plus what the engine's libraries add.
+    ``high_bytes`` never falls below the band's; plus what the engine's libraries add.
 
     Args:
         gpu: backend, compute capability and multiprocessors choose the band; unknown ones the widest.
@@ -123,13 +127,13 @@ def overhead_bytes(gpu: Gpu, engine: str, table: OverheadTable, *, catalog_name:
         )
         basis, source = "measured", known.source
     extra = _extra(engine, table)
-    whole = context + extra.range
+    whole = context if band.whole_process else context + extra.range
     return Overhead(
         low_bytes=whole.low_bytes,
         expected_bytes=whole.expected_bytes,
         high_bytes=whole.high_bytes,
         basis=basis,
-        source=f"{source}; {extra.source}" if gpu.backend != "cpu" else source,
+        source=source if band.whole_process else f"{source}; {extra.source}",
     )
 
 
