@@ -85,7 +85,7 @@ def find_model(name: str, engine: Engine = "hf") -> Profile:
     for stem in _stems():
         if wanted in _text(stem) and wanted in _names(_raw(stem)):
             return _checked(stem, engine)
-    known = [alias for stem in _stems() for alias in _names(_raw(stem))]
+    known = {alias for stem in _stems() for alias in _names(_raw(stem))}
     near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
     hint = f"; did you mean {', '.join(near)}?" if near else "; `vlplan profiles` lists them"
     raise UsageError(f"no model called {name!r} in the catalogue{hint}")
@@ -149,7 +149,8 @@ def _names(raw: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _key(name: str) -> str:
-    return name.strip().casefold()
+    """Return a name as names are compared: any case, and blanks and underscores as hyphens."""
+    return name.strip().casefold().replace("_", "-").replace(" ", "-")
 
 
 @cache
