@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from planner.engines.llama_cpp.encoder.operations import arange, row_bytes
 from planner.engines.llama_cpp.encoder.tower import AXES, Tower, fact_of, number_of
 from planner.engines.llama_cpp.graph import Node
+from planner.model import Vision
 
 Rotation = Callable[[Node], Node]
 
@@ -22,18 +23,20 @@ def blocks(  # noqa: PLR0913 - the traits of a block
     rms_at: Sequence[int] = (),
     rotary: str = "none",
     flat: bool = True,
-    closing: str = "v.post_ln",
-    closing_norm: str = "",
+    closing: str = "post_ln",
     value_norm: bool = False,
     masks: str = "none",
     norms: str = "before",
-    stop: str = "",
+    stacked: bool = False,
+    halved: bool = False,
 ) -> Node:
     """Return ``x`` (n_embd, tokens, batch) through all blocks.
 
     ``norm``: ``layer`` or ``rms``; ``rms_at`` names the (width, depth) of towers with ``rms`` instead. ``rotary``:
     ``none``, ``sections`` (one operation), ``axes`` (one per axis) or ``sequence``. ``flat``: joined to (n_embd, all
-    tokens) first and restored after. ``masks``: which blocks see the mask. ``norms``: ``before`` or ``after`` the parts.
+    tokens) first and restored after. ``masks``: which blocks see the mask. ``norms``: ``before`` or ``after`` the parts. ``stacked``: inputs of the blocks
+    that the file lists are kept for the projector.
+    ``halved``: pairs of tokens are averaged after the last block.
     """
     g = tower.graph
     n_tokens, batch = x.shape[1], x.shape[2]
@@ -41,26 +44,37 @@ def blocks(  # noqa: PLR0913 - the traits of a block
         norm = "rms"
     if flat:
         x = g.reshape(x, tower.n_embd, n_tokens * batch)
-    if tower.has("v.pre_ln.weight"):
-        x = tower.norm("v.pre_ln", x, norm)
+    if tower.has(f"{tower.prefix}.pre_ln.weight"):
+        x = tower.norm(f"{tower.prefix}.pre_ln", x, norm)
     rotate = rotation(tower, rotary, n_tokens)
-    kept = _kept_layers(tower) if stop == "features" else frozenset()
+    kept = kept_layers(tower.vision) if stacked else frozenset()
     for layer in tower.layers:
         if layer in kept:
             tower.features.append(x)
-        mask = tower.mask if is_masked(tower, layer, masks) else None
+        mask = tower.mask if is_masked(tower.vision, layer, masks) else None
         x = block(tower, x, layer, norm, (n_tokens, batch), rotate, mask, value_norm=value_norm, norms=norms)
         _collect(tower, x, layer)
-    if tower.has(f"{closing}.weight"):
-        x = tower.norm(closing, x, closing_norm or norm)
+    if halved:
+        x = halved_tokens(tower, x)
+    last = closing if closing.startswith("mm.") else f"{tower.prefix}.{closing}"
+    if tower.has(f"{last}.weight"):
+        x = tower.norm(last, x, norm)
     if kept and tower.layers and tower.layers[-1] + 1 in kept:
         tower.features.append(x)
     return g.reshape(x, tower.n_embd, x.shape[1] // batch, batch) if flat else x
 
 
-def _kept_layers(tower: Tower) -> frozenset[int]:
+def halved_tokens(tower: Tower, x: Node) -> Node:
+    """Return the averages of pairs of tokens."""
+    g = tower.graph
+    turned = g.cont(g.transpose(x))
+    short = g.op("pool_1d", (turned,), (turned.shape[0] // 2, *turned.shape[1:]))
+    return g.cont(g.transpose(short))
+
+
+def kept_layers(vision: Vision) -> frozenset[int]:
     """Return the layers whose input is stacked for the projector."""
-    found = fact_of(tower.vision, "feature_layer")
+    found = fact_of(vision, "feature_layer")
     return frozenset(found) if isinstance(found, tuple) else frozenset()
 
 
@@ -88,7 +102,7 @@ def block(  # noqa: PLR0913 - one block's inputs
     norms: str = "before",
 ) -> Node:
     """Return ``x`` through one block: attention and feed-forward, each added to what it was given."""
-    g, at = tower.graph, f"v.blk.{layer}"
+    g, at = tower.graph, f"{tower.prefix}.blk.{layer}"
     mixed = x if norms == "after" else tower.norm(f"{at}.ln1", x, norm)
     q, k, v = qkv(tower, mixed, at, norm, grid)
     q, k = rotate(q), rotate(k)
@@ -194,18 +208,18 @@ def rotation(tower: Tower, kind: str, n_tokens: int) -> Rotation:
 # ---- windows and masks
 
 
-def is_masked(tower: Tower, layer: int, masks: str) -> bool:
-    """Whether ``layer`` attends through the mask: all, all but every n-th, all but those listed, those of a pattern."""
+def is_masked(vision: Vision, layer: int, masks: str) -> bool:
+    """Whether ``layer`` attends through the mask: all, all but every n-th, all but those listed, three of four."""
     if masks == "all":
         return True
     if masks == "period":
-        period = number_of(tower.vision, "n_wa_pattern")
+        period = number_of(vision, "n_wa_pattern")
         return bool(period) and (layer + 1) % int(period or 1) != 0
     if masks == "unlisted":
-        found = fact_of(tower.vision, "wa_layer_indexes")
+        found = fact_of(vision, "wa_layer_indexes")
         return isinstance(found, tuple) and bool(found) and layer not in found
     if masks == "fourth":
-        return layer != tower.vision.n_layers - 1 and (layer + 1) % 4 != 0
+        return layer != vision.n_layers - 1 and (layer + 1) % 4 != 0
     return False
 
 

@@ -11,15 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from planner.engines.llama_cpp.arena import reserve
 from planner.engines.llama_cpp.backend import Backends, gpu_supports
 from planner.engines.llama_cpp.encoder.kinds import EncoderKind
 from planner.engines.llama_cpp.encoder.patches import pixels
 from planner.engines.llama_cpp.encoder.shortening import short_layers
 from planner.engines.llama_cpp.encoder.tower import Tower
 from planner.engines.llama_cpp.graph import Graph
-from planner.engines.llama_cpp.schedule import schedule_of
-from planner.engines.llama_cpp.splits import assign, cut
+from planner.engines.llama_cpp.schedule import arenas
 from planner.model import Vision
 
 FlashAttention = Literal["on", "off", "auto"]
@@ -61,7 +59,7 @@ class Encoder:
         self.kind = kind
         self.backends = Backends(n_gpus=1 if on_gpu else 0, compute_capability=compute_capability)
         self.tensors = {tensor.name: tensor for tensor in vision.tensors}
-        self.layers = short_layers(vision, kind, kind.layers_of(vision))
+        self.layers = short_layers(vision, kind)
         self._plans: dict[tuple[Picture, bool], Plan] = {}
 
     def plan(self, picture: Picture, *, flash: bool) -> Plan:
@@ -84,8 +82,9 @@ class Encoder:
             layers=self.layers if layers is None else layers,
             batch=picture.batch,
             overview=picture.overview,
+            prefix="v" if self.kind.modality == "vision" else "a",
         )
-        x = pixels(tower)
+        x = pixels(tower, 3 if self.kind.modality == "vision" else 1)
         for stage in self.kind.stages:
             x = stage.run(tower, x)
         tower.graph.expand(x)
@@ -94,13 +93,11 @@ class Encoder:
     def _planned(self, graph: Graph) -> Plan:
         attention = [node for node in graph.nodes if node.op == "flash_attn"]
         refused = self.backends.n_gpus > 0 and any(not gpu_supports(node, 0, self.backends) for node in attention)
-        assign(graph, self.backends)
-        schedule, _ = schedule_of(graph, cut(graph, self.backends), self.backends)
-        arenas = reserve(schedule, self.backends.alignments).arena_bytes
+        reservation, nodes, *_ = arenas(graph, self.backends)
         return Plan(
-            device_bytes=arenas[0] if self.backends.n_gpus else 0,
-            host_bytes=arenas[-1],
-            sizes=tuple(schedule.n_bytes),
+            device_bytes=reservation.arena_bytes[0] if self.backends.n_gpus else 0,
+            host_bytes=reservation.arena_bytes[-1],
+            sizes=tuple(node.n_bytes for node in nodes if node.root is None and node.buffer is None),
             flash_refused=refused,
         )
 

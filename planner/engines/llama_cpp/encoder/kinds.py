@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from planner.engines.llama_cpp.encoder import blocks, patches, projectors, resamplers, sam
+from planner.engines.llama_cpp.encoder import audio, blocks, patches, projectors, resamplers, sam
 from planner.engines.llama_cpp.encoder.tower import Tower, fact_of, number_of
 from planner.engines.llama_cpp.graph import Node
 from planner.errors import SourceError
@@ -69,6 +69,10 @@ _FUNCTIONS: tuple[StageFunction, ...] = (
     sam.window_tower,
     sam.tiled_tower,
     sam.queried_tower,
+    audio.spectrum_convolutions,
+    audio.chunk_convolutions,
+    audio.frame_convolutions,
+    audio.conformer,
 )
 STAGES: Mapping[str, StageFunction] = {function.__name__: function for function in _FUNCTIONS}
 
@@ -102,7 +106,7 @@ class EncoderKind:
     ``merge``: patches per side that become one token, read from the file's ``merge_keys`` if it has one. ``patch``:
     side of a patch where the engine has its own. ``patch_merges``: patches are that much larger, nothing merges later.
     ``depth``: ``all`` blocks run, all ``before_last``, or those up to the last feature layer. ``batched``: equal
-    pictures are encoded together by programs that batch.
+    pictures are encoded together by programs that batch. ``modality``: what the tower hears or sees.
     """
 
     stages: tuple[Stage, ...]
@@ -113,6 +117,13 @@ class EncoderKind:
     patch_merges: bool = False
     depth: Literal["all", "before_last", "features"] = "all"
     batched: bool = False
+    modality: Literal["vision", "audio"] = "vision"
+
+    @property
+    def masks(self) -> str:
+        """Which blocks see a mask, in the words of the stage ``blocks``."""
+        found = (stage.options.get("masks") for stage in self.stages if stage.word == "blocks")
+        return str(next(found, None) or "none")
 
     def merge_of(self, vision: Vision) -> int:
         """Return the patches per side of one token, in this file."""

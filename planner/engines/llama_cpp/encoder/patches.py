@@ -13,9 +13,9 @@ PATCHES = "v.patch_embd.weight"
 POSITIONS = "v.position_embd.weight"
 
 
-def pixels(tower: Tower) -> Node:
-    """Return the picture as the program fills it in: (width, height, 3, batch)."""
-    return tower.input("inp_raw", "f32", tower.width, tower.height, 3, tower.batch)
+def pixels(tower: Tower, channels: int = 3) -> Node:
+    """Return the picture as the program fills it in: (width, height, channels, batch)."""
+    return tower.input("inp_raw", "f32", tower.width, tower.height, channels, tower.batch)
 
 
 def rescale(tower: Tower, x: Node) -> Node:

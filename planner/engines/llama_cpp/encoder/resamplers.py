@@ -78,9 +78,7 @@ def _windowed(tower: Tower, x: Node, n: int) -> Node:
     if tower.flash:
         mask = g.cast(mask, "f16")
     y = g.get_rows(tower.norm(f"{at}.ln1", x, "layer"), order)
-    q, k, v = (
-        g.reshape(tower.linear(f"{at}.attn_{word}", y), tower.head_dim, tower.n_heads, n) for word in "qkv"
-    )
+    q, k, v = (g.reshape(tower.linear(f"{at}.attn_{word}", y), tower.head_dim, tower.n_heads, n) for word in "qkv")
     y = tower.attention(q, k, v, f"{at}.attn_out", mask=mask)
     return g.add(g.get_rows(y, back), x)
 

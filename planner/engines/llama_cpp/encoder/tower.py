@@ -38,6 +38,7 @@ class Tower:
         "n_kv_heads",
         "overview",
         "patch",
+        "prefix",
         "stored",
         "tensors",
         "vision",
@@ -57,15 +58,16 @@ class Tower:
         layers: tuple[int, ...],
         batch: int = 1,
         overview: bool = False,
+        prefix: str = "v",
     ) -> None:
-        """Begin an empty graph for one size of picture."""
+        """Begin an empty graph for one size of picture; ``prefix``: of the names of its blocks."""
         self.graph = Graph()
         self.vision = vision
         self.tensors = tensors
         self.stored: dict[str, Node] = {}
         self.inputs: dict[str, Node] = {}
         self.width, self.height, self.batch = width, height, batch
-        self.patch, self.merge = patch, merge
+        self.patch, self.merge, self.prefix = patch, merge, prefix
         self.flash = flash
         self.layers = layers
         self.overview = overview

@@ -1,0 +1,27 @@
+"""The vision encoder's memory, from its own operations: weights, what is reserved at load, the largest picture."""
+
+from planner.engines.llama_cpp.encoder.buffers import Encoder, Picture, Session
+from planner.engines.llama_cpp.encoder.kinds import EncoderKind, encoder_kinds
+from planner.engines.llama_cpp.encoder.memory import (
+    Compute,
+    EncoderBuffers,
+    encoder_buffers,
+    encoding_batches,
+    fit_reservation,
+)
+from planner.engines.llama_cpp.encoder.weights import EncoderWeights, encoder_weights
+
+__all__ = [
+    "Compute",
+    "Encoder",
+    "EncoderBuffers",
+    "EncoderKind",
+    "EncoderWeights",
+    "Picture",
+    "Session",
+    "encoder_buffers",
+    "encoder_kinds",
+    "encoder_weights",
+    "encoding_batches",
+    "fit_reservation",
+]

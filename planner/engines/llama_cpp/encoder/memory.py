@@ -1,0 +1,256 @@
+"""Everything a projector file takes on its device and on the host, as one answer.
+
+The tower lies on the first GPU (``--no-mmproj-offload``: on the host); the text model's placement does not move it.
+Files with an audio tower load that too and reserve for it; it has arenas of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from planner.engines.llama_cpp.encoder.bounds import assumed_compute_bytes
+from planner.engines.llama_cpp.encoder.buffers import Encoder, FlashAttention, Picture, Session
+from planner.engines.llama_cpp.encoder.kinds import EncoderKind
+from planner.engines.llama_cpp.encoder.weights import encoder_weights, is_audio
+from planner.model import Number, Vision
+
+Basis = Literal["exact", "assumed"]
+AUDIO_FRAMES = 3000
+BATCH_TOKENS = 1024  # tokens that programs encode together at most (--mtmd-batch-max-tokens)
+AUDIO_OF_BOTH = {"qwen2.5o": "qwen2a"}  # one word for both towers
+WITHOUT_AUDIO = frozenset({"gemma3nv"})  # types whose audio tower the engine skips
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compute:
+    """Compute arenas in bytes: on the tower's device (0 where that is the host) and on the host."""
+
+    device_bytes: int
+    host_bytes: int
+
+    def plus(self, other: Compute) -> Compute:
+        """Return both together."""
+        return Compute(
+            device_bytes=self.device_bytes + other.device_bytes,
+            host_bytes=self.host_bytes + other.host_bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderBuffers:
+    """``weights_bytes`` lie on the device with padding; ``counted_weights_bytes`` is the engine's own figure for them.
+
+    ``warm_up`` stands after load, ``peak`` after the largest picture (never less). ``flash``: whether attention runs in
+    one operation in the end. ``basis``: ``assumed`` where the projector type's operations are not known: a high bound.
+    """
+
+    on_gpu: bool
+    weights_bytes: int
+    counted_weights_bytes: int
+    warm_up: Compute
+    peak: Compute
+    flash: bool
+    basis: Basis
+
+    @property
+    def resident_device_bytes(self) -> int:
+        """What the GPU holds after load."""
+        return (self.weights_bytes if self.on_gpu else 0) + self.warm_up.device_bytes
+
+    @property
+    def peak_device_bytes(self) -> int:
+        """What the GPU holds after the largest picture."""
+        return (self.weights_bytes if self.on_gpu else 0) + self.peak.device_bytes
+
+    @property
+    def resident_host_bytes(self) -> int:
+        """What the host holds after load."""
+        return (0 if self.on_gpu else self.weights_bytes) + self.warm_up.host_bytes
+
+    @property
+    def peak_host_bytes(self) -> int:
+        """What the host holds after the largest picture."""
+        return (0 if self.on_gpu else self.weights_bytes) + self.peak.host_bytes
+
+
+_ENCODERS: dict[tuple[int, str, bool, int], tuple[Vision, Encoder]] = {}
+_MOST_ENCODERS = 64
+
+
+def encoder_of(vision: Vision, kind: EncoderKind, *, on_gpu: bool, compute_capability: int) -> Encoder:
+    """Return the encoder of ``vision``, the same for the same value: its plans are kept."""
+    key = (id(vision), kind.modality, on_gpu, compute_capability)
+    held = _ENCODERS.get(key)
+    if held is None or held[0] is not vision or held[1].kind is not kind:
+        if len(_ENCODERS) >= _MOST_ENCODERS:
+            _ENCODERS.clear()
+        held = (vision, Encoder(vision, kind, on_gpu=on_gpu, compute_capability=compute_capability))
+        _ENCODERS[key] = held
+    return held[1]
+
+
+def encoder_buffers(  # noqa: PLR0913 - a tower, its pictures and the settings that matter to it
+    vision: Vision,
+    kinds: Mapping[str, EncoderKind],
+    pictures: Iterable[Picture] = (),
+    *,
+    flash_attn: FlashAttention = "auto",
+    on_gpu: bool = True,
+    compute_capability: int = 890,
+    max_tokens: int | None = None,
+    warm_up: bool = True,
+) -> EncoderBuffers:
+    """Return the memory of ``vision`` at load and after ``pictures``, encoded in that order.
+
+    Args:
+        vision: the tower, with its stored tensors.
+        kinds: ``encoder_kinds`` of the engine's data, by projector word.
+        pictures: what is encoded in one go each, in pixels after resizing and slicing.
+        flash_attn: the engine's flag.
+        on_gpu: false with ``--no-mmproj-offload`` or without a GPU.
+        compute_capability: of the GPU, times 100.
+        max_tokens: ``--image-max-tokens``.
+        warm_up: false with ``--no-warmup``: nothing is reserved before the first picture.
+    """
+    weights = encoder_weights(vision, on_gpu=on_gpu, audio=vision.projector not in WITHOUT_AUDIO)
+    asked = list(pictures)
+    kind = kinds.get(vision.projector)
+    if kind is None or kind.modality != "vision":
+        at_load, peak, flash, basis = _assumed(vision, asked, on_gpu=on_gpu)
+    else:
+        encoder = encoder_of(vision, kind, on_gpu=on_gpu, compute_capability=compute_capability)
+        side = kind.warm_up_side(vision, max_tokens)
+        at_load, peak, flash = _run(encoder, [Picture(width=side, height=side)] if warm_up else [], asked, flash_attn)
+        basis = "exact"
+    heard, heard_basis = _audio(vision, kinds, flash_attn, on_gpu=on_gpu, compute_capability=compute_capability)
+    return EncoderBuffers(
+        on_gpu=on_gpu,
+        weights_bytes=weights.loaded_bytes,
+        counted_weights_bytes=weights.counted_bytes,
+        warm_up=at_load.plus(heard) if warm_up else at_load,
+        peak=peak.plus(heard) if warm_up else peak,
+        flash=flash,
+        basis="assumed" if "assumed" in (basis, heard_basis) else "exact",
+    )
+
+
+def _run(
+    encoder: Encoder, first: Sequence[Picture], pictures: Sequence[Picture], flash_attn: FlashAttention
+) -> tuple[Compute, Compute, bool]:
+    """Return the arenas after load, after all pictures, and whether flash attention is used."""
+    nothing = Compute(device_bytes=0, host_bytes=0)
+    begin = [*first, *pictures][:1]
+    if not begin:
+        return nothing, nothing, flash_attn != "off"
+    session = Session(encoder, flash_attn, begin[0])
+    at_load = _arenas(session) if first else nothing
+    for picture in pictures:
+        session.encode(picture)
+    return at_load, _arenas(session), session.flash
+
+
+def _arenas(session: Session) -> Compute:
+    return Compute(device_bytes=session.device_bytes, host_bytes=session.host_bytes)
+
+
+def _assumed(vision: Vision, pictures: Sequence[Picture], *, on_gpu: bool) -> tuple[Compute, Compute, bool, Basis]:
+    """Return bounds for a tower whose operations are not known."""
+    side = max(vision.image_size, 46 * 2 * vision.patch_size)
+    at_load = assumed_compute_bytes(vision, side, side)
+    most = max((assumed_compute_bytes(vision, p.width, p.height, p.batch) for p in pictures), default=0)
+    return *(_bound(n, on_gpu=on_gpu) for n in (at_load, max(at_load, most))), False, "assumed"  # type: ignore[return-value]
+
+
+def _bound(n_bytes: int, *, on_gpu: bool) -> Compute:
+    return Compute(device_bytes=n_bytes if on_gpu else 0, host_bytes=n_bytes)
+
+
+# ---- the other tower of a file with two
+
+
+def audio_tower(vision: Vision) -> Vision | None:
+    """Return the audio tower of a projector file as a value of the same kind, or None."""
+    if vision.projector in WITHOUT_AUDIO or not any(is_audio(tensor.name) for tensor in vision.tensors):
+        return None
+    facts: dict[str, Number] = {k.removeprefix("audio."): v for k, v in vision.facts.items() if k.startswith("audio.")}
+    word = str(facts.get("projector_type", AUDIO_OF_BOTH.get(vision.projector, "")))
+    return replace(
+        vision,
+        tower="audio",
+        projector=word,
+        n_layers=_number(facts, "block_count"),
+        n_embd=_number(facts, "embedding_length"),
+        n_ff=_number(facts, "feed_forward_length"),
+        n_heads=_number(facts, "attention.head_count"),
+        patch_size=1,
+        image_size=0,
+        facts=facts,
+    )
+
+
+def _number(facts: Mapping[str, Number], key: str) -> int:
+    value = facts.get(key)
+    return int(value) if isinstance(value, (int, float)) else 0
+
+
+_TOWERS: dict[int, tuple[Vision, Vision | None]] = {}
+
+
+def _audio(
+    vision: Vision,
+    kinds: Mapping[str, EncoderKind],
+    flash_attn: FlashAttention,
+    *,
+    on_gpu: bool,
+    compute_capability: int,
+) -> tuple[Compute, Basis]:
+    """Return what the file's audio tower reserves at load."""
+    held = _TOWERS.get(id(vision))
+    if held is None or held[0] is not vision:
+        if len(_TOWERS) >= _MOST_ENCODERS:
+            _TOWERS.clear()
+        held = _TOWERS[id(vision)] = (vision, audio_tower(vision))
+    tower = held[1]
+    if tower is None:
+        return Compute(device_bytes=0, host_bytes=0), "exact"
+    frames = Picture(width=AUDIO_FRAMES, height=_number(tower.facts, "num_mel_bins"))
+    kind = kinds.get(tower.projector)
+    if kind is None or kind.modality != "audio":
+        n_bytes = assumed_compute_bytes(replace(tower, patch_size=16), AUDIO_FRAMES * 8, 16)
+        return _bound(n_bytes, on_gpu=on_gpu), "assumed"
+    encoder = encoder_of(tower, kind, on_gpu=on_gpu, compute_capability=compute_capability)
+    at_load, _, _ = _run(encoder, [frames], [], flash_attn)
+    return at_load, "exact"
+
+
+# ---- what programs make of it
+
+
+def encoding_batches(
+    kind: EncoderKind | None, pictures: Sequence[tuple[Picture, int]], limit: int = BATCH_TOKENS
+) -> list[Picture]:
+    """Return the pictures as llama-server and llama-mtmd-cli encode them: equal neighbours of up to ``limit`` tokens.
+
+    ``pictures`` are (picture, its tokens) in the order of the prompt. Only some types are encoded together; the library
+    call for a single chunk never does it.
+    """
+    batches: list[tuple[Picture, int]] = []
+    for picture, n_tokens in pictures:
+        together = kind is not None and kind.batched and bool(batches)
+        if together and replace(batches[-1][0], batch=1) == picture and batches[-1][1] + n_tokens <= limit:
+            last, n_last = batches[-1]
+            batches[-1] = (replace(last, batch=last.batch + 1), n_last + n_tokens)
+        else:
+            batches.append((picture, n_tokens))
+    return [picture for picture, _ in batches]
+
+
+def fit_reservation(buffers: EncoderBuffers) -> int:
+    """Return the bytes that llama-server adds to the spare memory of the first GPU before it fits the text model.
+
+    Its own count of the weights (without padding) and the warm-up's compute; nothing for growth by larger pictures.
+    llama-mtmd-cli and llama-fit-params add nothing.
+    """
+    return buffers.counted_weights_bytes + buffers.warm_up.device_bytes if buffers.on_gpu else 0
