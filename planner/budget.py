@@ -107,6 +107,11 @@ class Budget:
     unknown: tuple[str, ...] = ()  # what could not be computed; such a budget never "fits"
 
     @property
+    def n_gpus(self) -> int:
+        """Number of devices before the host."""
+        return len(self.devices) - 1
+
+    @property
     def short_devices(self) -> tuple[DeviceBudget, ...]:
         """Devices whose high bound is above what is free."""
         return tuple(device for device in self.devices if device.headroom_bytes < 0)

@@ -17,7 +17,8 @@ from planner.engines.llama_cpp.settings import LlamaCppSettings, resolve
 from planner.engines.llama_cpp.weights import weight_bytes
 from planner.machine import Machine
 from planner.model import Language, Model, MoeFfn
-from planner.placement.fill import fill, most_places, spread
+from planner.placement.fill import fewest, fill, most_places, spread
+from planner.placement.objective import GPU_BANDWIDTH
 from planner.workload import Workload
 
 BudgetOf = Callable[[LlamaCppSettings], Budget]
@@ -81,17 +82,27 @@ def _cache_costs(
     return costs
 
 
-def place(model: Model, workload: Workload, machine: Machine, settings: LlamaCppSettings, budget_of: BudgetOf) -> Placed:
+def place(  # noqa: PLR0913 - the whole question
+    model: Model,
+    workload: Workload,
+    machine: Machine,
+    settings: LlamaCppSettings,
+    budget_of: BudgetOf,
+    *,
+    all_gpus: bool = False,
+) -> Placed:
     """Return the best placement for otherwise fixed ``settings``, or the last one tried when none fits.
 
-    Deepest first: everything on the GPUs; for mixtures of experts then the experts of as few first layers as
-    possible on the host; then as many last layers as fit; and the CPU alone.
+    Deepest first: everything on the GPUs, as few of them as hold it (``all_gpus``: on all of them); for mixtures of
+    experts then the experts of as few first layers as possible on the host; then as many last layers as fit; and the
+    CPU alone.
     """
     if not machine.gpus:
         return _confirmed(replace(settings, n_gpu_layers=0), budget_of)
     everything = _confirmed(_offloaded(settings, model, None, len(machine.gpus)), budget_of)
     costs, experts = place_costs(model, workload, settings, flash_attn=settings.flash_attn != "off")
-    found = _offload(model, settings, everything, costs, budget_of, machine)
+    speeds = None if all_gpus else [float(gpu.bandwidth_bytes_per_s or GPU_BANDWIDTH) for gpu in machine.gpus]
+    found = _offload(model, settings, everything, costs, budget_of, speeds)
     if found.fits and _n_offloaded(found.settings, model) == len(costs):
         return found
     if any(experts):
@@ -166,10 +177,10 @@ def _offload(  # noqa: PLR0913 - one search step needs them all
     start: Placed,
     costs: list[int],
     budget_of: BudgetOf,
-    machine: Machine,
+    speeds: Sequence[float] | None,
 ) -> Placed:
     """Return the deepest offload that fits: predicted from exact places, confirmed, corrected until it holds."""
-    n_gpus = len(machine.gpus)
+    n_gpus = start.budget.n_gpus
     no_experts = [0] * len(costs)
     current, best, limit = start, None, len(costs)
     if start.fits and n_gpus == 1:
@@ -181,7 +192,9 @@ def _offload(  # noqa: PLR0913 - one search step needs them all
             break
         if n_places == 0:
             break
-        counts = spread(costs[len(costs) - n_places :], capacities)
+        tail = costs[len(costs) - n_places :]
+        kept = fewest(tail, capacities, speeds) if speeds and n_places == len(costs) else None
+        counts = spread(tail, kept or capacities)
         if counts is None:
             break
         trial = _confirmed(_offloaded(settings, model, counts, n_gpus), budget_of)

@@ -3,7 +3,7 @@
 =========== ==========================================================================================
 prefer      order of comparison
 =========== ==========================================================================================
-balanced    fits; fast enough to read along (10 tokens/s) or as fast as it gets; all on the GPUs, if that
+balanced    fits; fast enough to read along (10 tokens/s) or as fast as it gets, in steps of a third; all on the GPUs, if that
             does not need a file type worse than Q4_K_S; quality; cache quality; context; speed; headroom
 quality     fits; quality; cache quality; speed; context; headroom
 speed       fits; speed; quality; cache quality; context; headroom
@@ -17,6 +17,7 @@ after the other, because layers run in sequence. More GPUs therefore never make 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -28,6 +29,7 @@ from planner.quantization import tensor_bytes
 
 Prefer = Literal["balanced", "quality", "speed", "context", "headroom"]
 READING_TOKENS_PER_S = 10.0
+SPEED_STEP = 4 / 3
 LOSSLESS_RISE = 10
 GOOD_RISE = 300  # up to 4-bit types of mixed precision; what is worse is not worth staying on the GPU for
 GPU_BANDWIDTH = 300_000_000_000  # assumed where the card is unknown
@@ -67,7 +69,7 @@ class Score:
     def key(self, prefer: Prefer) -> tuple[float, ...]:
         """Return the sort key under ``prefer``: larger is better."""
         speed = round(self.tokens_per_s, 1)
-        enough = min(speed, READING_TOKENS_PER_S)
+        enough = _speed_step(min(self.tokens_per_s, READING_TOKENS_PER_S))
         quality = (-self.loss, -self.cache_loss)
         context, headroom = self.context_tokens, self.headroom_bytes
         orders: dict[str, tuple[float, ...]] = {
@@ -78,6 +80,11 @@ class Score:
             "headroom": (headroom, enough, *quality, context),
         }
         return (float(self.fits), *orders[prefer])
+
+
+def _speed_step(tokens_per_s: float) -> float:
+    """Return the speed in steps of a third: what lies within one step is no reason to give up quality."""
+    return float(math.floor(math.log(max(tokens_per_s, 1e-3) / READING_TOKENS_PER_S) / math.log(SPEED_STEP) + 1e-9))
 
 
 def active_fraction(model: Model) -> float:

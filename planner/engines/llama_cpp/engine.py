@@ -9,6 +9,7 @@ from planner.budget import Budget, ImageTokens, Item
 from planner.engines import refusals
 from planner.engines.llama_cpp.budget import assemble
 from planner.engines.llama_cpp.encoder.kinds import EncoderKind
+from planner.engines.llama_cpp.encoding import encoding_of
 from planner.engines.llama_cpp.run import Run, resolve_run
 from planner.engines.llama_cpp.settings import LlamaCppSettings
 from planner.engines.llama_cpp.traits import GraphTraits
@@ -44,7 +45,7 @@ def budget(
         traits=data.traits.get(model.language.architecture),
         overhead=lambda gpu: overhead_item(gpu, data.overhead),
         bound=_no_bound,
-        encoding=None,
+        encoding=encoding_of(run, images, data.encoders),
         images=images,
         refused=tuple(_refused(run, images)),
     )

@@ -109,7 +109,7 @@ def graph_request(run: Run, traits: GraphTraits, *, pinned: bool = True) -> Grap
             n_gpus=host,
             op_offload=not run.settings.no_op_offload,
             n_copies=4 if run.pipelined else 1,
-            compute_capability=_capability(run.machine.gpus),
+            compute_capability=capability_of(run.machine.gpus),
         ),
         weights=weights,
         layer_devices=layers,
@@ -130,7 +130,8 @@ def graph_request(run: Run, traits: GraphTraits, *, pinned: bool = True) -> Grap
     )
 
 
-def _capability(gpus: tuple[Gpu, ...]) -> int:
+def capability_of(gpus: tuple[Gpu, ...]) -> int:
+    """Return the lowest compute capability of the GPUs, times 100; unknown ones count as 8.9."""
     known = [gpu.compute_capability for gpu in gpus if gpu.compute_capability]
     return min((100 * major + 10 * minor for major, minor in known), default=DEFAULT_CAPABILITY)
 
