@@ -302,3 +302,31 @@ def box(*gib, name="GPU", ram=64):
     """A described machine with GPUs of so many GiB, all of it free."""
     gpus = tuple(Gpu(name=name, total_bytes=int(g * GIB), free_bytes=int(g * GIB)) for g in gib)
     return Machine(gpus=gpus, host=Host(total_bytes=ram * GIB, free_bytes=ram * GIB, n_cores=8), simulated=True)
+
+
+def internvl15_26b():
+    """InternVL-Chat-V1.5: InternLM2-20B behind a tower of six billion."""
+    vision = Vision(
+        tower="internvit",
+        projector="internvl",
+        n_layers=45,
+        n_embd=3200,
+        n_ff=12800,
+        n_heads=25,
+        patch_size=14,
+        image_size=448,
+    )
+    return dense(
+        "internvl-1.5-26b",
+        "internvl-1.5",
+        "internlm2",
+        layers=48,
+        embd=6144,
+        ff=16384,
+        heads=48,
+        kv=8,
+        vocab=92553,
+        context=32768,
+        vision=vision,
+        parameters=Parameters(total=25514186112, language=19861149696, vision=5536876800, projector=116159616),
+    )

@@ -1,0 +1,51 @@
+"""LMDeploy: weights first, then a cache that is a share of what is still free; TurboMind, or PyTorch where it must."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from planner.budget import Budget
+from planner.engines.engine import Emitted, Engine, Support
+from planner.engines.lmdeploy.budget import budget
+from planner.engines.lmdeploy.command import emit
+from planner.engines.lmdeploy.rules import lmdeploy_rules
+from planner.engines.lmdeploy.settings import LmdeploySettings
+from planner.engines.options import options_table
+from planner.engines.support import SupportTable, loads
+from planner.machine import Machine
+from planner.model import Model
+from planner.workload import Workload
+
+__all__ = ["LmdeploySettings", "lmdeploy_engine"]
+
+
+def lmdeploy_engine(
+    version: str | None,
+    tables: Mapping[str, SupportTable],
+    rules_data: Mapping[str, Any],
+    options_data: Mapping[str, Any],
+) -> Engine:
+    """Return LMDeploy at ``version`` (default: the newest examined), with its data inside.
+
+    ``rules_data`` is ``profiles/engines/lmdeploy.yaml``, ``options_data`` is ``profiles/engines/options/lmdeploy.yaml``.
+    """
+    at = version or rules_data["newest"]
+    options = options_table(options_data)
+    rules = lmdeploy_rules(rules_data, options)
+
+    def supported(model: Model) -> Support:
+        return loads(tables, "lmdeploy", family=model.family, architecture_class=model.architecture_class, version=at)
+
+    def backend(model: Model, settings: LmdeploySettings) -> str:
+        if settings.backend != "auto":
+            return settings.backend
+        return "pytorch" if supported(model).backend == "lmdeploy-pytorch" else "turbomind"
+
+    def planned(model: Model, workload: Workload, machine: Machine, settings: LmdeploySettings) -> Budget:
+        return budget(model, workload, machine, settings, at, backend(model, settings), rules)
+
+    def emitted(model: Model, workload: Workload, machine: Machine, settings: LmdeploySettings) -> Emitted:  # noqa: ARG001 - the protocol's
+        return emit(model, workload, settings, backend(model, settings), options)
+
+    return Engine(name="lmdeploy", version=at, settings=LmdeploySettings, loads=supported, budget=planned, emit=emitted)
