@@ -37,6 +37,7 @@ from planner.vision.mtmd.token_block import token_block
 from planner.vision.mtmd.window_crops import window_crops
 from planner.vision.naflex_tiles import naflex_tiles
 from planner.vision.navit_resize import navit_resize, navit_token_limit
+from planner.vision.overlapping_crops import merged_crops, overlapping_crops
 from planner.vision.pan_and_scan import pan_and_scan
 from planner.vision.parameters import Parameters
 from planner.vision.pooled_budget import pooled_budget
@@ -61,6 +62,7 @@ RULES: Mapping[str, Rule] = {
     "hd_transform": hd_transform,
     "longest_edge": longest_edge,
     "longest_edge_tiles": longest_edge_tiles,
+    "merged_crops": merged_crops,
     "mtmd_ceil_canvas": ceil_canvas,
     "mtmd_closest_grid": closest_grid,
     "mtmd_dynamic_size": dynamic_size,
@@ -77,6 +79,7 @@ RULES: Mapping[str, Rule] = {
     "naflex_tiles": naflex_tiles,
     "navit_resize": navit_resize,
     "navit_token_limit": navit_token_limit,
+    "overlapping_crops": overlapping_crops,
     "pan_and_scan": pan_and_scan,
     "pooled_budget": pooled_budget,
     "smart_resize": smart_resize,

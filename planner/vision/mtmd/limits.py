@@ -30,8 +30,9 @@ def pixel_limits(rule: Parameters) -> tuple[int, int]:
         flagged = (0, 0)
     order = (flagged, stored, built_in) if rule.flag("flags_first") else (stored, flagged, built_in)
     least, most = (next((limit[i] for limit in order if limit[i]), 0) for i in (0, 1))
-    if most and least > most:
-        raise UsageError(f"llama.cpp refuses to load: at most {most // area} image tokens but at least {least // area}")
+    if least > most:
+        asked = f"at most {most // area}" if most else "no limit above"
+        raise UsageError(f"llama.cpp refuses to load: at least {least // area} image tokens, but {asked}")
     return least, most
 
 
