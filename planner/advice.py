@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from planner.budget import Budget, DeviceBudget, ImageTokens, Verdict
 from planner.engines.engine import Emitted, Engine, Support
@@ -144,9 +145,7 @@ def recommend(question: Question) -> Plan:
     def budget_of(model: Model, choice: LlamaCppSettings) -> Budget:
         return engine.budget(model, question.workload, question.machine, choice)
 
-    found = search(
-        models, question.workload, question.machine, settings, budget_of, question.quality, question.prefer
-    )
+    found = search(models, question.workload, question.machine, settings, budget_of, question.quality, question.prefer)
     best = found[0]
     if not best.score.fits:
         return _changed(question, models) or _plan_of(question, best.model, best.placed.settings)
@@ -172,6 +171,10 @@ def _grown(question: Question, best: Found) -> Workload:
     return workload
 
 
+def _same(model: Model) -> Model:
+    return model
+
+
 def _changed(question: Question, models: list[Model]) -> Plan | None:
     engine, machine = question.engine, question.machine
     asked = Asked(model=models[0], workload=question.workload, settings=question.settings)
@@ -179,7 +182,7 @@ def _changed(question: Question, models: list[Model]) -> Plan | None:
         asked,
         machine,
         lambda request: engine.budget(request.model, request.workload, machine, request.settings),
-        [lambda model=model: model for model in models[1:]],
+        [partial(_same, model) for model in models[1:]],
     )
     if found is None:
         return None

@@ -28,7 +28,9 @@ class Item:
     inputs: Mapping[str, int | float | str] = field(default_factory=dict)
 
 
-def exact_item(component: Component, part: Part, n_bytes: int, *, formula: str, source: str, **inputs: int | float | str) -> Item:
+def exact_item(
+    component: Component, part: Part, n_bytes: int, *, formula: str, source: str, **inputs: float | str
+) -> Item:
     """Return an item whose bytes are known: resident, low, expected and high are the same."""
     return Item(
         component=component,

@@ -108,9 +108,7 @@ def _validated(data: object) -> _Request:
         raise UsageError(f"request: {_first_error(error, '')}") from None
 
 
-def parse_request(
-    data: object, *, machine: Machine | None = None, detect: Callable[[], Machine]
-) -> Deployment:
+def parse_request(data: object, *, machine: Machine | None = None, detect: Callable[[], Machine]) -> Deployment:
     """Return the deployment that a request mapping describes.
 
     ``machine`` stands in where the request names none; else ``detect()`` is asked once it is needed.
@@ -164,9 +162,7 @@ def parse_question(
     def variant(quantization: str | None) -> Model:
         if quantization is None or quantization == first.quantization:
             return first
-        return open_model(
-            request.model, engine=engine.name, quantization=quantization, projector=request.projector
-        )
+        return open_model(request.model, engine=engine.name, quantization=quantization, projector=request.projector)
 
     return Question(
         engine=engine,

@@ -147,7 +147,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Language:
-    """The language model. ``layers`` are those that run; ``n_mtp_layers`` more are stored for multi-token prediction."""
+    """The language model: ``layers`` run, ``n_mtp_layers`` more are stored for multi-token prediction."""
 
     architecture: str  # the word under `general.architecture` of its GGUF files; selects data, never code
     n_embd: int

@@ -30,7 +30,12 @@ def parse_image_size(text: str) -> ImageSize:
     width, separator, height = text.strip().lower().partition("x")
     if not (separator and width.isascii() and height.isascii() and width.isdigit() and height.isdigit()):
         raise UsageError(f"{text!r} is not an image size; write width x height in pixels, like 1920x1080")
-    if len(width) > 9 or len(height) > 9 or not 0 < int(width) <= MAX_IMAGE_SIDE or not 0 < int(height) <= MAX_IMAGE_SIDE:
+    if (
+        len(width) > 9
+        or len(height) > 9
+        or not 0 < int(width) <= MAX_IMAGE_SIDE
+        or not 0 < int(height) <= MAX_IMAGE_SIDE
+    ):
         raise UsageError(f"image size {text!r}: each side must be between 1 and {MAX_IMAGE_SIDE} pixels")
     return ImageSize(width=int(width), height=int(height))
 

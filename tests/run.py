@@ -53,7 +53,15 @@ def wheel_smoke_test() -> None:
         python = str(home / "env" / "bin" / "python")
         wheel = str(next(home.glob("vlplan-*.whl")))
         run("install", (python, "-m", "pip", "install", "--quiet", wheel))
-        command = (str(home / "env" / "bin" / "vlplan"), "recommend", "llava-1.6-7b", "--gpu", "RTX 3070", "--ram", "32GiB")
+        command = (
+            str(home / "env" / "bin" / "vlplan"),
+            "recommend",
+            "llava-1.6-7b",
+            "--gpu",
+            "RTX 3070",
+            "--ram",
+            "32GiB",
+        )
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
         print("== smoke: vlplan recommend from another directory", flush=True)
         answer = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)

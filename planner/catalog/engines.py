@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from functools import cache, partial
+from typing import TYPE_CHECKING
 
 from planner.catalog.data import load_data
 from planner.engines.engine import Engine, Support
 from planner.errors import UsageError
 from planner.model import Model
+
+if TYPE_CHECKING:
+    from planner.engines.llama_cpp.engine import LlamaCppData
 
 ENGINES = ("llama.cpp", "ollama", "transformers", "vllm", "sglang", "lmdeploy", "measured")
 _ALIASES = {
@@ -48,7 +52,7 @@ def load_engine(word: str, version: str | None = None) -> Engine:
 
 
 def _llama_cpp(version: str | None) -> Engine:
-    from planner.engines.llama_cpp.engine import LlamaCppData, budget  # noqa: PLC0415 - one engine at a time
+    from planner.engines.llama_cpp.engine import budget  # noqa: PLC0415 - one engine at a time
     from planner.engines.llama_cpp.flags import emit  # noqa: PLC0415
     from planner.engines.llama_cpp.settings import LlamaCppSettings  # noqa: PLC0415
 
@@ -63,7 +67,7 @@ def _llama_cpp(version: str | None) -> Engine:
 
 
 @cache
-def llama_cpp_data() -> object:
+def llama_cpp_data() -> LlamaCppData:
     """Return llama.cpp's tables: graphs, encoders, overhead."""
     from planner.engine_tables import overhead_table  # noqa: PLC0415
     from planner.engines.llama_cpp.encoder.kinds import encoder_kinds  # noqa: PLC0415

@@ -63,8 +63,6 @@ def answer_line(line: bytes, machine: Machine | None) -> dict[str, Any]:
         return error_answer("this line is not JSON")
     try:
         request = parse_request(data, machine=machine, detect=this_machine)
-        return answer(
-            judge(request.engine, request.model, request.workload, request.machine, request.settings)
-        )
+        return answer(judge(request.engine, request.model, request.workload, request.machine, request.settings))
     except VlplanError as error:
         return error_answer(" ".join(str(error).split()))

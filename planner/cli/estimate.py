@@ -35,7 +35,5 @@ def command(model: str, *, explain: bool, as_json: bool, **given: Any) -> int:  
 
     machine = chosen_machine(given["machine_file"], given["gpus"], given["ram"])
     deployment = parse_request(request_data(model, **given), machine=machine, detect=this_machine)
-    plan = judge(
-        deployment.engine, deployment.model, deployment.workload, deployment.machine, deployment.settings
-    )
+    plan = judge(deployment.engine, deployment.model, deployment.workload, deployment.machine, deployment.settings)
     return show(plan, as_json=as_json, explain=explain)

@@ -32,7 +32,7 @@ from planner.cli.options import (
 )
 @click.option("--explain", is_flag=True, help="Show every formula with its numbers and source.")
 @json_option
-def command(model: str | None, *, prefer: str, explain: bool, as_json: bool, **given: Any) -> int:  # noqa: ANN401 - click's own values
+def command(model: str | None, *, prefer: Any, explain: bool, as_json: bool, **given: Any) -> int:  # noqa: ANN401 - click's own values
     """Find the best plan for MODEL on this machine, and print what to paste.
 
     MODEL is a profile's name or alias, a GGUF file, a folder, a hub id or ollama:name:tag.

@@ -72,7 +72,7 @@ def _single(asked: Asked, steps: Sequence[Step], budget_of: BudgetOf) -> Changed
 
 def _added(asked: Asked, steps: Sequence[Step], budget_of: BudgetOf) -> Changed | None:
     """Take the strongest form of each step in turn until the request fits."""
-    current, said = asked, ()
+    current, said = asked, tuple[str, ...]()
     for step in steps:
         strongest = None
         for changed, words in step(current):

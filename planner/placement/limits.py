@@ -85,10 +85,9 @@ def _ladder(dimension: Dimension, workload: Workload, context_ceiling: int) -> _
         return _images_ladder(workload)
     if dimension == "context":
         return _context_ladder(workload, context_ceiling)
-    field = "sequences" if dimension == "sequences" else "batch"
     return _Ladder(
         top=MAX_COUNT,
-        at=lambda n: replace(workload, **{field: n}),
+        at=lambda n: replace(workload, sequences=n) if dimension == "sequences" else replace(workload, batch=n),
         label=str,
         ceiling=f"more than {MAX_COUNT} were not asked",
     )

@@ -61,9 +61,7 @@ def place_costs(
     return costs, experts
 
 
-def _cache_costs(
-    language: Language, workload: Workload, settings: LlamaCppSettings, *, flash_attn: bool
-) -> list[int]:
+def _cache_costs(language: Language, workload: Workload, settings: LlamaCppSettings, *, flash_attn: bool) -> list[int]:
     cache = CacheSettings(
         resolved=resolve(settings, workload, language.n_context_train),
         cache_type_k=settings.cache_type_k,
@@ -121,9 +119,7 @@ def _n_offloaded(settings: LlamaCppSettings, model: Model) -> int:
     return n_places if settings.n_gpu_layers < 0 else min(settings.n_gpu_layers, n_places)
 
 
-def _offloaded(
-    settings: LlamaCppSettings, model: Model, counts: Sequence[int] | None, n_gpus: int
-) -> LlamaCppSettings:
+def _offloaded(settings: LlamaCppSettings, model: Model, counts: Sequence[int] | None, n_gpus: int) -> LlamaCppSettings:
     """Return the settings that put ``counts`` places on each GPU; None: all of them, split by free memory."""
     n_places = model.language.n_layers + model.language.n_mtp_layers + 1
     if counts is None:

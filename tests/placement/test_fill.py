@@ -4,6 +4,7 @@ from itertools import product
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from planner.placement.fill import fill, most_places, spread
 
 COSTS = st.lists(st.integers(1, 9), min_size=1, max_size=7)

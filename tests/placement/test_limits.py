@@ -2,6 +2,7 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from planner.placement.limits import CONTEXT_STEP, MAX_COUNT, MAX_SIDE, solve
 from planner.workload import ImageSize, Workload
 

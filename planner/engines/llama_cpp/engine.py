@@ -13,8 +13,8 @@ from planner.engines.llama_cpp.encoding import encoding_of
 from planner.engines.llama_cpp.run import Run, resolve_run
 from planner.engines.llama_cpp.settings import LlamaCppSettings
 from planner.engines.llama_cpp.traits import GraphTraits
-from planner.machine import Gpu, Machine
 from planner.errors import UsageError
+from planner.machine import Gpu, Machine
 from planner.memory.overhead import OverheadTable, overhead_bytes
 from planner.model import Model
 from planner.vision import image_tokens

@@ -101,7 +101,9 @@ def _override(text: str, buffers: dict[str, int]) -> tuple[re.Pattern[str], int]
     pattern, separator, buffer = text.rpartition("=")
     devices = {"CPU": HOST, **buffers}
     if not separator or buffer not in devices:
-        raise UsageError(f"settings.override_tensor {text!r}: write <regex>=<buffer>, buffer one of {', '.join(devices)}")
+        raise UsageError(
+            f"settings.override_tensor {text!r}: write <regex>=<buffer>, buffer one of {', '.join(devices)}"
+        )
     try:
         return re.compile(pattern), devices[buffer]
     except re.error as error:
