@@ -91,8 +91,21 @@ class Schedule:
     marks: dict[int, tuple[int, int]] = field(default_factory=dict)
 
 
-# free blocks of every arena, and (number from the mark on, arena, address) of every tensor that owns memory
-Snapshot = tuple[tuple[tuple[tuple[int, ...], tuple[int, ...]], ...], frozenset[tuple[int, int, int]]]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Free blocks of every arena, (tensor, arena, address) of all that own memory, and the number of the next tensor."""
+
+    free: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+    live: frozenset[tuple[int, int, int]]
+    first: int
+
+    def repeats(self, earlier: Snapshot) -> bool:
+        """Whether the allocator stands where it stood: what has not stayed all the time lies where its like lay."""
+        stayed = self.live & earlier.live
+        return self.free == earlier.free and self._counted(stayed) == earlier._counted(stayed)
+
+    def _counted(self, stayed: frozenset[tuple[int, int, int]]) -> set[tuple[int, int, int]]:
+        return {(t - self.first, home, address) for t, home, address in self.live - stayed}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -227,12 +240,11 @@ class _Pass:
             self.place(tensor, arena, ())
         self.count()
         marks = {step: (key, first) for key, (step, first) in self.graph.marks.items()}
-        first_mark = min((first for _, first in marks.values()), default=0)
         for step, (tensor, arena, operands) in enumerate(self.graph.steps):
             self.step = step
             if step in marks:
                 key, first = marks[step]
-                self.snapshots[key] = self.snapshot(first, first_mark)
+                self.snapshots[key] = self.snapshot(first)
             for operand in operands:
                 if self.home[operand] < 0:
                     self.place(operand, arena, ())
@@ -241,16 +253,11 @@ class _Pass:
             for operand in operands:
                 self.drop_reader(operand)
 
-
-    def snapshot(self, first: int, first_mark: int) -> Snapshot:
-        """Return the state; tensors made since the first mark are numbered from ``first`` on."""
+    def snapshot(self, first: int) -> Snapshot:
+        """Return the state before a step whose first tensor number is ``first``."""
         free = tuple((tuple(pool.starts), tuple(pool.sizes)) for pool in self.pools)
-        live = frozenset(
-            (t - first if t >= first_mark else t + (1 << 40), home, self.address[t])
-            for t, home in enumerate(self.home)
-            if home >= 0
-        )
-        return free, live
+        live = frozenset((t, home, self.address[t]) for t, home in enumerate(self.home) if home >= 0)
+        return Snapshot(free=free, live=live, first=first)
 
 
 def reserve(schedule: Schedule, alignments: Sequence[int]) -> Reservation:

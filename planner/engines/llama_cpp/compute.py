@@ -55,7 +55,7 @@ def _simulated(request: GraphRequest, runs: list[Run], *, explain: bool) -> Comp
     graph = language_graph(request, kept_layers(request.language.n_layers, runs))
     if graph is None:
         return None
-    marks = [mark for run in runs for mark in (run.marks[-1], run.marks[-1 - run.lag])]
+    marks = [mark for run in runs for mark in (run.marks[-1 - run.lag], run.marks[-1])]
     done = simulate(graph, backends, marks)
     if not is_proven(runs, done.reservation.snapshots, done.splits, backends.n_copies):
         return None

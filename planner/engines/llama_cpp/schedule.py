@@ -71,11 +71,16 @@ def _all_keep_alives(splits: list[Split], uses: Counter[Node] | None, backends: 
 
 
 def schedule_of(
-    graph: Graph, splits: list[Split], uses: Counter[Node] | None, backends: Backends
+    graph: Graph,
+    splits: list[Split],
+    uses: Counter[Node] | None,
+    backends: Backends,
+    marks: Iterable[int] = (),
 ) -> tuple[Schedule, list[Node]]:
     """Return the steps that the allocator sees, and the node behind each of its numbers.
 
-    ``uses`` are those of the graph before it was cut: copies do not count.
+    ``uses`` are those of the graph before it was cut: copies do not count. ``marks``: layers at whose start
+    a snapshot is to be taken.
     """
     numbering = _Numbering(backends)
     number, schedule = numbering.number, numbering.schedule
@@ -85,17 +90,18 @@ def schedule_of(
     schedule.leafs = [(number(copy), copy.device) for group in pipeline for copy in group]
     schedule.leafs += [(number(leaf), leaf.device) for leaf in graph.leafs if leaf.buffer is None]
     steps = schedule.steps
-    marks = schedule.marks
+    starts: dict[int, tuple[int, int]] = {}
     for split in splits:
         for source, copies in split.inputs:
             steps.append((-1, source.device, (number(source),)))
             steps.append((number(copies[0]), split.device, ()))
         for node in split.nodes:
-            if node.layer >= 0 and node.layer not in marks:
-                marks[node.layer] = len(steps), len(numbering.nodes)
+            if node.layer >= 0 and node.layer not in starts:
+                starts[node.layer] = len(steps), len(numbering.nodes)
             steps.append((number(node), node.device, tuple([number(operand) for operand in node.operands])))
             if node in kept:
                 steps.append((-1, split.device, tuple([number(tensor) for tensor in kept[node]])))
+    schedule.marks = {layer: starts[layer] for layer in marks if layer in starts}
     return schedule, numbering.nodes
 
 
@@ -109,12 +115,11 @@ class Simulation:
 
 
 def simulate(graph: Graph, backends: Backends, marks: Iterable[int] = ()) -> Simulation:
-    """Assign, cut and place ``graph``, which can be used once. ``marks``: layers at whose start a snapshot is taken."""
+    """Assign, cut and place ``graph``, which can be used once; ``marks`` as for :func:`schedule_of`."""
     uses = uses_of(graph)
     assign(graph, backends)
     splits = cut(graph, backends)
-    schedule, nodes = schedule_of(graph, splits, uses, backends)
-    schedule.marks = {layer: schedule.marks[layer] for layer in marks if layer in schedule.marks}
+    schedule, nodes = schedule_of(graph, splits, uses, backends, marks)
     return Simulation(splits=splits, nodes=nodes, reservation=reserve(schedule, backends.alignments))
 
 

@@ -112,15 +112,14 @@ def is_proven(runs: Sequence[Run], snapshots: dict[int, Snapshot], splits: Seque
 def _repeats(run: Run, snapshots: dict[int, Snapshot]) -> bool:
     marks = run.marks
     last, before = marks[-1], marks[-1 - run.lag]
-    return last in snapshots and before in snapshots and snapshots[last] == snapshots[before]
+    return last in snapshots and before in snapshots and snapshots[last].repeats(snapshots[before])
 
 
 def _copies_inside(runs: Sequence[Run], splits: Sequence[Split]) -> bool:
-    """Whether a copy that pipelining keeps to the end is made for every layer of a run."""
-    for split in splits:
-        reader = split.nodes[0].layer
-        for source, _ in split.inputs:
-            for run in runs:
-                if source.layer in run.layers and reader in run.layers:
-                    return True
-    return False
+    """Whether a copy that pipelining keeps to the end is made in each period of a run, not only where it begins."""
+    return any(
+        source.layer in run.layers[run.period :] and split.nodes[0].layer in run.layers
+        for split in splits
+        for source, _ in split.inputs
+        for run in runs
+    )
