@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from planner.budget import Basis, ImageTokens, Item, exact_item
+from planner.budget import ImageTokens, Item, exact_item
 from planner.engines.llama_cpp.budget import SOURCE, Encoding
 from planner.engines.llama_cpp.encoder import EncoderBuffers, EncoderKind, Picture, encoder_buffers, encoding_batches
 from planner.engines.llama_cpp.layout import HOST
@@ -15,37 +15,50 @@ UNKNOWN_BACKEND = 1.5  # the high bound of compute on back ends whose rules were
 
 
 def encoding_of(run: Run, images: Sequence[ImageTokens], kinds: Mapping[str, EncoderKind]) -> Encoding | None:
-    """Return the encoder's items and the device that holds them, None for a model without one."""
-    vision, settings = run.model.vision, run.settings
+    """Return the encoder's items and the device that holds them, None for a model without one.
+
+    Expected is one view after the other, as measured; the high bound has equal views encoded together, as the
+    programs do for some towers (``--mtmd-batch-max-tokens``).
+    """
+    vision, settings, gpus = run.model.vision, run.settings, run.machine.gpus
     if vision is None or not vision.tensors:
         return None
-    on_gpu = bool(run.machine.gpus) and not settings.no_mmproj_offload
-    buffers = encoder_buffers(
-        vision,
-        kinds,
-        pictures_of(vision, images, kinds.get(vision.projector)),
-        flash_attn=settings.flash_attn,
-        on_gpu=on_gpu,
-        compute_capability=capability_of(run.machine.gpus),
-        max_tokens=settings.image_max_tokens,
-    )
-    foreign = on_gpu and run.machine.gpus[0].backend != "cuda"
+    on_gpu = bool(gpus) and not settings.no_mmproj_offload
+    kind = kinds.get(vision.projector)
+    views = _views(vision, images, kind)
+
+    def buffers_for(pictures: Sequence[Picture]) -> EncoderBuffers:
+        return encoder_buffers(
+            vision,
+            kinds,
+            pictures,
+            flash_attn=settings.flash_attn,
+            on_gpu=on_gpu,
+            compute_capability=capability_of(gpus),
+            max_tokens=settings.image_max_tokens,
+        )
+
+    single = buffers_for([picture for picture, _ in views])
+    together = buffers_for(encoding_batches(kind, views)) if kind is not None and kind.batched else single
+    foreign = on_gpu and gpus[0].backend != "cuda"
+    own = _compute(single, together, len(images), on_host=not on_gpu, foreign=foreign)
     return Encoding(
         device=0 if on_gpu else HOST,
-        items=(_weights(buffers), *_compute(buffers, images, on_host=not on_gpu, foreign=foreign)),
-        host_items=_compute(buffers, images, on_host=True, foreign=foreign) if on_gpu else (),
+        items=(_weights(single), *own),
+        host_items=_compute(single, together, len(images), on_host=True, foreign=foreign) if on_gpu else (),
     )
 
 
-def pictures_of(vision: Vision, images: Sequence[ImageTokens], kind: EncoderKind | None) -> list[Picture]:
-    """Return what is encoded in one go each, in pixels: every view of every image, equal neighbours together."""
+def _views(
+    vision: Vision, images: Sequence[ImageTokens], kind: EncoderKind | None
+) -> list[tuple[Picture, int]]:
+    """Return every view that is encoded on its own, in pixels, with its tokens."""
     patch = kind.patch_of(vision) if kind is not None else vision.patch_size
-    found: list[Picture] = []
+    found: list[tuple[Picture, int]] = []
     for image in dict.fromkeys(images):
         grids, tokens = image.patch_grids, image.chunk_tokens
         counts = tokens if len(tokens) == len(grids) else (image.tokens,) * len(grids)
-        pictures = [(Picture(width=w * patch, height=h * patch), n) for (w, h), n in zip(grids, counts, strict=True)]
-        found += encoding_batches(kind, pictures)
+        found += [(Picture(width=w * patch, height=h * patch), n) for (w, h), n in zip(grids, counts, strict=True)]
     return found
 
 
@@ -53,31 +66,42 @@ def _weights(buffers: EncoderBuffers) -> Item:
     return exact_item(
         "weights",
         "vision",
-        buffers.weights_bytes,
-        formula="sum over the projector file's tensors (vision tower and projector) of their bytes, padded",
+        buffers.counted_weights_bytes,
+        formula="sum over the projector file's tensors (vision tower and projector) of their bytes, as the engine counts",
         source=SOURCE,
     )
 
 
 def _compute(
-    buffers: EncoderBuffers, images: Sequence[ImageTokens], *, on_host: bool, foreign: bool
+    single: EncoderBuffers, together: EncoderBuffers, n_images: int, *, on_host: bool, foreign: bool
 ) -> tuple[Item, ...]:
-    resident = buffers.warm_up.host_bytes if on_host else buffers.warm_up.device_bytes
-    peak = buffers.peak.host_bytes if on_host else buffers.peak.device_bytes
+    holds_weights = on_host != single.on_gpu
+    padding = single.weights_bytes - single.counted_weights_bytes if holds_weights else 0
+    resident, peak, most = (
+        compute.host_bytes if on_host else compute.device_bytes
+        for compute in (single.warm_up, single.peak, together.peak)
+    )
     if not peak:
         return ()
-    basis: Basis = "modelled" if buffers.basis == "exact" and not foreign else "assumed"
+    known = single.basis == "exact" and not foreign
+    high = max(peak, most) + padding
     return (
         Item(
             component="compute",
             part="vision",
             resident_bytes=resident,
-            low_bytes=peak if basis == "modelled" else 0,
-            expected_bytes=peak,
-            high_bytes=round(peak * UNKNOWN_BACKEND) if foreign else peak,
-            basis=basis,
-            formula="arena of the encoder's graph: reserved at load for the warm-up picture, grown by the largest image asked",
+            low_bytes=peak if known else 0,
+            expected_bytes=peak + padding,
+            high_bytes=round(high * UNKNOWN_BACKEND) if foreign else high,
+            basis="modelled" if known else "assumed",
+            formula="arena of the encoder's graph: reserved at load for the warm-up picture, grown by the largest image "
+            "asked; with the padding of the weights' buffer",
             source=f"{SOURCE}, tools/mtmd, simulated operation by operation",
-            inputs={"images": len(images), "flash_attn": "on" if buffers.flash else "off"},
+            inputs={
+                "images": n_images,
+                "flash_attn": "on" if single.flash else "off",
+                "padding_bytes": padding,
+                "views_together_bytes": most,
+            },
         ),
     )
