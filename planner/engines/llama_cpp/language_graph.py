@@ -101,7 +101,8 @@ def _embedding(b: Build) -> tuple[Node, Node]:
     if b.fact("embedding_scale"):
         stream = g.scale(stream if stream.is_contiguous else g.cont(stream), "embedding scale")
     g.expand(stream)
-    return (g.scale(stream, "embedding scale") if b.traits.embedding_scale else stream), embedding
+    scaled = b.traits.embedding_scale and not b.fact("embedding_scale")
+    return (g.scale(stream, "embedding scale") if scaled else stream), embedding
 
 
 def _deepstack(b: Build, embedding: Node, i: int) -> Node:
@@ -125,6 +126,8 @@ def _layer(b: Build, layer: Layer, stream: Node, per_layer: Node | None) -> Node
     normed = b.norm(stream, "attn_norm")
     if b.traits.norm_expanded:
         g.expand(normed)
+    if b.traits.parallel:
+        return _parallel_layer(b, layer, normed, stream)
     result = _mixer(b, layer, normed)
     if b.traits.output_rows == "last_layer" and b.layer == b.language.n_layers - 1:
         result, stream = g.get_rows(result, b.output_rows()), g.get_rows(stream, b.output_rows())
@@ -140,6 +143,17 @@ def _layer(b: Build, layer: Layer, stream: Node, per_layer: Node | None) -> Node
         stream = _add_own_input(b, stream, per_layer)
     scale = b.maybe("layer_output_scale.weight")
     return stream if scale is None else g.mul(stream, scale)
+
+
+def _parallel_layer(b: Build, layer: Layer, normed: Node, stream: Node) -> Node:
+    """List a layer whose attention and feed-forward block read the same norm."""
+    g = b.graph
+    attention = _mixer(b, layer, normed)
+    if b.layer == b.language.n_layers - 1:
+        attention, stream, normed = (g.get_rows(x, b.output_rows()) for x in (attention, stream, normed))
+    if not isinstance(layer.ffn, DenseFfn):
+        raise KeyError("a parallel layer with experts")
+    return g.add(g.add(dense_ffn(b, normed, layer.ffn), stream), attention)
 
 
 def _mixer(b: Build, layer: Layer, x: Node) -> Node:
@@ -168,7 +182,7 @@ def _ffn(b: Build, ffn: Ffn, stream: Node) -> Node:
 
 
 def _sum(b: Build, result: Node, stream: Node, first: str) -> Node:
-    if b.fact("residual_scale"):
+    if b.traits.residual_scale or b.fact("residual_scale"):
         result = b.graph.scale(result, "residual scale")
     return b.graph.add(result, stream) if first == "result" else b.graph.add(stream, result)
 
@@ -196,9 +210,14 @@ def _output(b: Build, stream: Node) -> None:
     logits = g.mul_mat(b.weight(name, b.request.output_device if name != "output.weight" else None), stream, "logits")
     if b.has("output.bias"):
         logits = g.add(logits, b.weight("output.bias"))
-    if b.traits.logit_scale:
+    if b.traits.logit_scale or b.fact("logit_scale"):
         logits = g.scale(logits)
-    if b.fact("final_logit_softcapping") and b.traits.logit_softcap:
+    if _caps_logits(b):
         logits = g.scale(g.unary(g.scale(logits), "tanh"))
     logits.is_output = True
     g.expand(logits)
+
+
+def _caps_logits(b: Build) -> bool:
+    rule = b.traits.logit_softcap
+    return rule == "always" or (rule == "by_file" and b.fact("final_logit_softcapping") != 0)

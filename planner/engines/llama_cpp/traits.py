@@ -15,31 +15,41 @@ class GraphTraits:
     """How the engine puts the layer kinds of one architecture together, where that is no matter of its tensors.
 
     ``positions``: numbers per token that rotate queries and keys; ``sectioned`` is 4 where the file has rotary sections.
-    ``rotary``: ``stepped`` leaves every n-th layer (``no_rope_layer_step``) without. ``rotary_factors``: which layers
-    read the stored frequency factors. ``output_rows``: where the rows that need logits are picked. ``attention_sum``,
-    ``ffn_sum``: which operand of the residual sum stands first. ``temperature``: which queries are multiplied by an
-    input. ``rotated_norm``: unweighted norm of queries and keys after rotation. ``norm_expanded``: the
-    first norm is computed before anything else of its layer. ``deepstack``: image features are added
-    after the first layers.
+    ``rotary``: ``stepped`` leaves every n-th layer (``no_rope_layer_step``) without, ``windowed`` all without a window.
+    ``rotary_factors``: which layers read the stored frequency factors. ``qk_norm``: whether the weighted norms of
+    queries and keys stand before or after the rotation; ``rotated_norm``: an unweighted one after it, on layers that
+    rotate. ``temperature``: which queries are multiplied by an input; ``by_file`` all, where the file has a
+    ``attention.temperature_scale``. ``score_softcap``: scores without flash attention pass through a tanh.
+    ``norm_expanded``: the first norm is computed before anything else of its layer. ``layer_norm``: norms subtract the
+    mean. ``attention_sum``, ``ffn_sum``: which operand of the residual sum stands first; ``parallel``: both blocks read
+    the same norm and are added at the end. ``shared_gate``: how the shared expert's gate is computed.
+    ``output_rows``: where the rows that need logits are picked. ``deepstack``: image features are added after the first
+    layers. ``embedding_scale``, ``residual_scale``, ``logit_scale``: multiplied even where the file has no such key.
     """
 
     positions: Literal["one", "four", "sectioned", "none"] = "one"
-    rotary: Literal["all", "stepped", "none"] = "all"
+    rotary: Literal["all", "stepped", "windowed", "none"] = "all"
     rotary_factors: Literal["none", "all", "full_layers"] = "none"
-    embedding_scale: bool = False
+    qk_norm: Literal["before", "after"] = "before"
+    rotated_norm: bool = False
     query_scale: bool = False
     value_norm: bool = False
-    rotated_norm: bool = False
-    temperature: Literal["none", "unrotated"] = "none"
+    temperature: Literal["none", "unrotated", "by_file"] = "none"
+    score_softcap: bool = False
     norm_expanded: bool = False
+    layer_norm: bool = False
     attention_sum: Literal["result", "stream"] = "result"
     ffn_sum: Literal["result", "stream"] = "result"
-    output_rows: Literal["last_layer", "after_norm", "before_norm"] = "last_layer"
+    parallel: bool = False
+    shared_gate: Literal["sigmoid", "silu_ratio"] = "sigmoid"
     weights_before_experts: bool = False
     dense_beside_experts: bool = False
-    logit_softcap: bool = False
+    output_rows: Literal["last_layer", "after_norm", "before_norm"] = "last_layer"
     deepstack: bool = False
+    embedding_scale: bool = False
+    residual_scale: bool = False
     logit_scale: bool = False
+    logit_softcap: Literal["none", "by_file", "always"] = "none"
 
 
 def traits_from(entry: Mapping[str, object]) -> GraphTraits:

@@ -52,21 +52,33 @@ def _fused_projections(b: Build, x: Node, mixer: Attention) -> tuple[Node, Node,
 
 
 def _prepared(b: Build, x: Node, norm: str, mixer: Attention) -> Node:
-    """Return queries or keys normed (if the layer has that norm) and rotated."""
-    if mixer.qk_norm == "head":
+    """Return queries or keys normed (if the layer has that norm), rotated and, queries only, tempered."""
+    g, traits = b.graph, b.traits
+    if mixer.qk_norm == "head" and traits.qk_norm == "before":
         x = b.norm(x, norm)
-    if not rotates(b):
-        unrotated = b.traits.temperature == "unrotated" and norm == "attn_q_norm"
-        return b.graph.mul(x, b.input("attention scale", "f32", 1, 1, b.n_tokens)) if unrotated else x
-    x = b.graph.rope(x, b.positions(), rotary_factors(b, mixer))
-    return b.graph.norm(x, None) if b.traits.rotated_norm else x
+    if rotates(b, mixer):
+        x = g.rope(x, b.positions(), rotary_factors(b, mixer))
+        if traits.rotated_norm:
+            x = g.norm(x, None)
+    if mixer.qk_norm == "head" and traits.qk_norm == "after":
+        x = b.norm(x, norm)
+    return tempered(b, x, rotated=rotates(b, mixer)) if norm == "attn_q_norm" else x
 
 
-def rotates(b: Build) -> bool:
+def tempered(b: Build, q: Node, *, rotated: bool = True) -> Node:
+    """Return queries times the scale that grows with their position, where the architecture has one."""
+    rule = b.traits.temperature
+    if (rule == "unrotated" and not rotated) or (rule == "by_file" and b.fact("attention.temperature_scale")):
+        return b.graph.mul(q, b.input("attention scale", "f32", 1, 1, b.n_tokens))
+    return q
+
+
+def rotates(b: Build, mixer: Attention) -> bool:
     """Whether the present layer rotates queries and keys."""
-    if b.traits.rotary == "stepped":
+    rule = b.traits.rotary
+    if rule == "stepped":
         return (b.layer + 1) % b.request.rotary_step != 0
-    return b.traits.rotary == "all"
+    return rule == "all" or (rule == "windowed" and mixer.window_tokens is not None)
 
 
 def rotary_factors(b: Build, mixer: Attention) -> Node | None:
@@ -225,7 +237,7 @@ def _scores(  # noqa: PLR0913 - attention has this many parts
 ) -> Node:
     g = b.graph
     scores = g.mul_mat(k, q, "scores")
-    if b.fact("attn_logit_softcapping"):
+    if b.traits.score_softcap:
         scores = g.scale(g.unary(g.scale(scores), "tanh"))
     out = g.mul_mat(v, g.soft_max(scores, mask, sinks), "weighted values")
     if decompress is not None:

@@ -84,7 +84,7 @@ class Build:
     def norm(self, x: Node, name: str, *, layer: bool = True, pin: bool = True) -> Node:
         """Return ``x`` through the weighted norm ``name``; with ``pin`` it is tied to its layer's device."""
         weight = self.of_layer(name + ".weight") if layer else self.weight(name + ".weight")
-        normed = self.graph.norm(x, None)
+        normed = self.graph.norm(x, None, word="norm" if self.traits.layer_norm else "rms_norm")
         if layer and pin and self.request.pinned and self._pins_norms():
             normed.device = self.request.layer_devices[self.layer]
         return self.graph.mul(normed, weight)
@@ -110,7 +110,7 @@ class Build:
         """Return the positions of the tokens: one number each, or four."""
         words = self.traits.positions
         sections = self.facts.get("rope.dimension_sections")
-        sectioned = words == "sectioned" and isinstance(sections, tuple) and any(sections)
+        sectioned = words == "sectioned" and isinstance(sections, tuple) and len(sections) > 1 and all(sections[:2])
         return self.input("positions", "i32", self.n_tokens * (4 if words == "four" or sectioned else 1))
 
     def output_rows(self) -> Node:

@@ -34,7 +34,10 @@ def experts_ffn(b: Build, x: Node, ffn: MoeFfn) -> Node:
     shared = gated_ffn(b, x, "_shexp")
     if ffn.shared_gate:
         gate = g.mul_mat(b.of_layer("ffn_gate_inp_shexp.weight"), x)
-        shared = g.mul(shared, g.unary(gate, "sigmoid"))
+        if b.traits.shared_gate == "sigmoid":
+            shared = g.mul(shared, g.unary(gate, "sigmoid"))
+        else:
+            shared = g.mul(shared, g.op("div", (g.unary(gate, "silu"), gate)))
     return g.add(out, shared)
 
 

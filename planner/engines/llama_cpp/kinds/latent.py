@@ -6,7 +6,7 @@ Source: llama.cpp 0.5.0-dev, src/models/deepseek2.cpp.
 from __future__ import annotations
 
 from planner.engines.llama_cpp.graph import Node
-from planner.engines.llama_cpp.kinds.attention import attend, scores_and_values, store_keys
+from planner.engines.llama_cpp.kinds.attention import attend, scores_and_values, store_keys, tempered
 from planner.engines.llama_cpp.kinds.context import Build
 from planner.model import Attention, LatentAttention
 from planner.quantization import row_bytes
@@ -44,7 +44,7 @@ def _absorbed(b: Build, q: Node, compressed: Node, k_rotary: Node, mixer: Latent
     q_rotary = g.view(q, (mixer.rope_dim, mixer.n_heads, n), (q.strides[1], q.strides[2]), offset=4 * mixer.nope_dim)
     q_rotary = g.rope(q_rotary, b.positions())
     q_absorbed = g.mul_mat(b.of_layer("attn_k_b.weight"), g.permute(q_plain, 0, 2, 1, 3))
-    queries = g.concat(g.permute(q_absorbed, 0, 2, 1, 3), q_rotary, 0)
+    queries = tempered(b, g.concat(g.permute(q_absorbed, 0, 2, 1, 3), q_rotary, 0))
     values = g.reshape(compressed, rank, 1, n)
     keys = g.concat(values, k_rotary, 0)
     for tensor in (queries, values, keys):
@@ -64,7 +64,7 @@ def _plain(b: Build, q: Node, compressed: Node, k_rotary: Node, mixer: LatentAtt
     head = 4 * (mixer.nope_dim + mixer.value_dim)
     k_plain = g.view(kv, (mixer.nope_dim, heads, n), (head, head * heads))
     v = g.cont(g.view(kv, (mixer.value_dim, heads, n), (head, head * heads), offset=4 * mixer.nope_dim))
-    q = g.rope(q, b.positions())
+    q = tempered(b, g.rope(q, b.positions()))
     repeated = g.op("repeat", (k_rotary,), (mixer.rope_dim, heads, n, 1))
     k = g.concat(k_plain, repeated, 0)
     as_heads = Attention(
