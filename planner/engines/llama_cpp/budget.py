@@ -148,17 +148,38 @@ def _compute_items(run: Run, traits: GraphTraits | None, bound: Bound) -> list[I
     found = exact_compute(run, traits)
     if found is None:
         return [_bounded(n_bytes) for n_bytes in bound(run)]
-    return [_exact_compute(run, index, n_bytes) for index, n_bytes in enumerate(found.bytes_by_device)]
+    estimates = _without_allocation(run, traits, found)
+    return [
+        _exact_compute(run, n_bytes, estimate)
+        for n_bytes, estimate in zip(found.bytes_by_device, estimates, strict=True)
+    ]
 
 
-def exact_compute(run: Run, traits: GraphTraits | None) -> ComputeBuffers | None:
+def exact_compute(run: Run, traits: GraphTraits | None, *, pinned: bool = True) -> ComputeBuffers | None:
     """Return the simulated compute buffers, None where the graph or the back end's rules are not known."""
     if traits is None or any(gpu.backend != "cuda" for gpu in run.machine.gpus):
         return None
-    return compute_buffers(graph_request(run, traits))
+    return compute_buffers(graph_request(run, traits, pinned=pinned))
 
 
-def _exact_compute(run: Run, index: int, n_bytes: int) -> Item:
+def _without_allocation(run: Run, traits: GraphTraits | None, found: ComputeBuffers) -> tuple[int, ...]:
+    """Return what the engine's own estimate (``--fit``, its memory table before a load) says of each device.
+
+    It forgets which device a norm or a host-side attention is tied to. Under pipeline parallelism that is 16 bytes x
+    width x ubatch more on every GPU after the first; elsewhere the graph is simulated without those ties.
+    """
+    real = found.bytes_by_device
+    if run.pipelined:
+        more = 16 * run.language.n_embd * run.resolved.n_ubatch
+        return tuple(n + more if 0 < index < run.layout.n_gpus else n for index, n in enumerate(real))
+    if not run.settings.no_kv_offload and (run.layout.n_gpus < 2 or not run.layout.all_offloaded):
+        return real
+    estimate = exact_compute(run, traits, pinned=False)
+    return estimate.bytes_by_device if estimate is not None else real
+
+
+def _exact_compute(run: Run, n_bytes: int, estimate: int) -> Item:
+    """Return the item; outside pipelines the engine's own estimate, where larger, is the high bound."""
     item = exact_item(
         "compute",
         "language",
@@ -168,12 +189,16 @@ def _exact_compute(run: Run, index: int, n_bytes: int) -> Item:
         ubatch=run.resolved.n_ubatch,
         logits_rows=min(run.resolved.n_ubatch, run.resolved.n_outputs),
         flash_attn="on" if run.flash_attn else "off",
+        pipeline_copies=4 if run.pipelined else 1,
     )
-    if not run.pipelined or not 0 < index < run.layout.n_gpus:
+    if estimate == n_bytes:
         return replace(item, basis="modelled")
-    more = 16 * run.language.n_embd * run.resolved.n_ubatch
-    inputs = {**item.inputs, "pipeline_copies": 4, "estimate_without_allocation_bytes": n_bytes + more}
-    return replace(item, basis="modelled", inputs=inputs)
+    return replace(
+        item,
+        basis="modelled",
+        high_bytes=n_bytes if run.pipelined else max(n_bytes, estimate),
+        inputs={**item.inputs, "estimate_without_allocation_bytes": estimate},
+    )
 
 
 def _bounded(n_bytes: int) -> Item:
