@@ -14,6 +14,7 @@ from planner.errors import SourceError, UsageError
 from planner.sources import hub, ollama
 from planner.sources.gguf.file import part_names, read_gguf, read_parts
 from planner.sources.gguf.model import model_from_files
+from planner.sources.image_rules import with_mtmd_rule
 from planner.sources.projectors import embedded_projector, projector_beside
 from planner.sources.remote import DEFAULT_TIMEOUT_S, Network, RemoteBytes
 
@@ -81,7 +82,7 @@ def open_model(  # noqa: PLR0913 - the ways to narrow down a source
         projector=projector,
         network=_network(source, online=online, offline=offline, timeout_s=timeout_s),
     )
-    model = _opened(source.strip(), wanted)
+    model = with_mtmd_rule(_opened(source.strip(), wanted))
     return replace(model, vision=None, projector_file_bytes=None) if wanted.text_only else model
 
 

@@ -110,7 +110,13 @@ class Documents:
             return _plain(wanted, self.name)
         found = next((v for path in wanted.at if (v := self.find(path)) is not None), wanted.default)
         number = _plain(found, f"{self.name}, {' or '.join(wanted.at)}")
-        return _shaped(number, wanted, self) if isinstance(number, int | float) else number
+        if wanted.equals is not None:
+            return None if number is None else number == wanted.equals
+        if isinstance(number, tuple):
+            return _listed(number, wanted, self)
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            return number
+        return _shaped(number, wanted, self)
 
 
 def read_config(folder: Folder) -> Fields | None:
@@ -169,6 +175,13 @@ def _plain(value: object, where: str) -> Number:
     if isinstance(value, int | float) and abs(value) < 1 << 62:
         return value
     raise SourceError(f"{where}: a number is expected")
+
+
+def _listed(numbers: tuple[int, ...], wanted: Lookup, documents: Documents) -> tuple[int, ...]:
+    if wanted.from_end is not None:
+        end = documents.value(Lookup(at=[wanted.from_end]))
+        numbers = tuple(n + end if n < 0 and isinstance(end, int) else n for n in numbers)
+    return numbers + (0,) * (wanted.pad - len(numbers))
 
 
 def _shaped(number: float, wanted: Lookup, documents: Documents) -> int | float:

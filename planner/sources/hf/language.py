@@ -76,7 +76,7 @@ def language_from_config(documents: Documents, words: LanguageWords) -> Language
         n_deepstack_layers=len(documents.vision.items("deepstack_visual_indexes")),
         n_embd_per_layer=text.integer("hidden_size_per_layer_input", default=0, at_most=MAX_WIDTH) or 0,
         rope_factors=_rope_factors(text, shape),
-        facts=architecture_facts(rules) | read,
+        facts=_rope_facts(text, shape) | architecture_facts(rules) | read,
     )
 
 
@@ -136,6 +136,17 @@ def _tied(documents: Documents, text: Fields, words: LanguageWords) -> bool:
     """Return whether the output shares the embedding: the whole model's word counts before its text part's."""
     inner = text.flag("tie_word_embeddings", default=words.tied)
     return documents.config.flag("tie_word_embeddings", default=inner) if documents.config is not text else inner
+
+
+def _rope_facts(text: Fields, shape: Shape) -> dict[str, Number]:
+    """Return base and width of the rotary embedding, under their GGUF keys, where the configuration says them."""
+    found: dict[str, Number] = {}
+    base = text.number("rope_theta")
+    if base is not None:
+        found["rope.freq_base"] = float(base)
+    share = text.number("partial_rotary_factor")
+    width = text.integer("qk_rope_head_dim") or (int(shape.head_dim * share) if share is not None else None)
+    return found | ({"rope.dimension_count": width} if width else {})
 
 
 def _rope_factors(text: Fields, shape: Shape) -> tuple[int, ...]:

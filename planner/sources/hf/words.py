@@ -21,13 +21,20 @@ class _Words(BaseModel):
 
 
 class Lookup(_Words):
-    """A value read from the first path present, else ``default``; ``divide`` and ``square`` shape it."""
+    """A value read from the first path present, else ``default``, and what shapes it.
+
+    ``divide``, ``square`` and ``plus`` apply to numbers in this order; ``pad`` fills a list with zeros to that length;
+    ``from_end`` counts the negative entries of a list back from the number at that path; ``equals`` asks a question.
+    """
 
     at: list[str] = []
     default: _Scalar | list[int] | None = None
     divide: list[str | int | float] = []
     square: bool = False
     plus: int = 0
+    pad: int = 0
+    from_end: str | None = None
+    equals: _Scalar | None = None
 
 
 Value = Annotated[_Scalar | list[int] | Lookup, Field(union_mode="left_to_right")]
