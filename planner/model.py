@@ -226,6 +226,20 @@ class StoredWeights:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One measured peak of a model that no engine here models: for which type, batch and image it was seen.
+
+    The peak lies from ``low_bytes`` to ``high_bytes``; None where the run ran out of memory at ``low_bytes``.
+    """
+
+    dtype: Literal["fp32", "fp16", "bf16", "int8"]
+    batch: int = 1
+    n_pixels: int | None = None  # of one image; None: the same in all points
+    low_bytes: int
+    high_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A model as one value: what it is called, its language model, its vision tower, and where that was read."""
 
@@ -243,3 +257,5 @@ class Model:
     projector_file_bytes: int | None = None
     stored: StoredWeights | None = None  # of a checkpoint folder
     notes: tuple[str, ...] = ()  # what was assumed or chosen while reading it
+    measurements: tuple[Measurement, ...] = ()
+    measured_with_context: bool | None = None  # the measured peaks hold the device context too; None: not known
