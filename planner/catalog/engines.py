@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from planner.catalog.data import load_data
 from planner.engines.engine import Engine, Support
+from planner.engines.versions import parse_version
 from planner.errors import UsageError
 from planner.model import Model
 
 if TYPE_CHECKING:
     from planner.engines.llama_cpp.engine import LlamaCppData
+    from planner.engines.support import SupportTable
 
-ENGINES = ("llama.cpp", "ollama", "transformers", "vllm", "sglang", "lmdeploy", "measured")
+LLAMA_CPP_VERSION = "0.5"
+_SUPPORT_TABLES = (
+    "llama.cpp",
+    "ollama",
+    "vllm",
+    "sglang",
+    "lmdeploy-turbomind",
+    "lmdeploy-pytorch",
+    "transformers",
+    "mlx-vlm",
+)
 _ALIASES = {
     "llamacpp": "llama.cpp",
     "llama-cpp": "llama.cpp",
@@ -21,7 +34,6 @@ _ALIASES = {
     "llama-server": "llama.cpp",
     "hf": "transformers",
     "onnxruntime": "measured",
-    "lmdeploy-turbomind": "lmdeploy",
 }
 
 
@@ -45,31 +57,28 @@ def load_engine(word: str, version: str | None = None) -> Engine:
     Raises:
         UsageError: no such engine, or no such version.
     """
-    name = engine_name(word)
-    if name == "llama.cpp":
-        return _llama_cpp(version)
-    raise UsageError(f"{name} is not modelled yet")
+    if version is not None:
+        parse_version(version)
+    return _FACTORIES[engine_name(word)](version)
 
 
-def _llama_cpp(version: str | None) -> Engine:
-    from planner.engines.llama_cpp.engine import budget  # noqa: PLC0415 - one engine at a time
-    from planner.engines.llama_cpp.flags import emit  # noqa: PLC0415
-    from planner.engines.llama_cpp.settings import LlamaCppSettings  # noqa: PLC0415
+def engine_version(word: str) -> str:
+    """Return the version that is planned for when none is named."""
+    return load_engine(word).version
 
-    return Engine(
-        name="llama.cpp",
-        version=version or "0.5",
-        settings=LlamaCppSettings,
-        loads=partial(_loads, "llama.cpp", version),
-        budget=partial(budget, llama_cpp_data()),
-        emit=emit,
-    )
+
+@cache
+def support_tables() -> Mapping[str, SupportTable]:
+    """Return what each engine's releases load."""
+    from planner.engines.support import support_table  # noqa: PLC0415 - the tables are large
+
+    return {name: support_table(load_data(f"engines/support/{name}.yaml")) for name in _SUPPORT_TABLES}
 
 
 @cache
 def llama_cpp_data() -> LlamaCppData:
     """Return llama.cpp's tables: graphs, encoders, overhead."""
-    from planner.engine_tables import overhead_table  # noqa: PLC0415
+    from planner.engine_tables import overhead_table  # noqa: PLC0415 - one engine at a time
     from planner.engines.llama_cpp.encoder.kinds import encoder_kinds  # noqa: PLC0415
     from planner.engines.llama_cpp.engine import LlamaCppData  # noqa: PLC0415
     from planner.engines.llama_cpp.traits import traits_from  # noqa: PLC0415
@@ -83,11 +92,10 @@ def llama_cpp_data() -> LlamaCppData:
 
 
 def _loads(engine: str, version: str | None, model: Model) -> Support:
-    from planner.engines.support import loads, support_table  # noqa: PLC0415
+    from planner.engines.support import loads  # noqa: PLC0415
 
-    tables = {name: support_table(load_data(f"engines/support/{name}.yaml")) for name in _SUPPORT_TABLES}
     return loads(
-        tables,
+        support_tables(),
         engine,
         family=model.family,
         architecture_class=model.architecture_class,
@@ -96,13 +104,38 @@ def _loads(engine: str, version: str | None, model: Model) -> Support:
     )
 
 
-_SUPPORT_TABLES = (
-    "llama.cpp",
-    "ollama",
-    "vllm",
-    "sglang",
-    "lmdeploy-turbomind",
-    "lmdeploy-pytorch",
-    "transformers",
-    "mlx-vlm",
-)
+def _llama_cpp(version: str | None) -> Engine:
+    from planner.engines.llama_cpp.engine import budget  # noqa: PLC0415 - one engine at a time
+    from planner.engines.llama_cpp.flags import emit  # noqa: PLC0415
+    from planner.engines.llama_cpp.settings import LlamaCppSettings  # noqa: PLC0415
+
+    return Engine(
+        name="llama.cpp",
+        version=version or LLAMA_CPP_VERSION,
+        settings=LlamaCppSettings,
+        loads=partial(_loads, "llama.cpp", version),
+        budget=partial(budget, llama_cpp_data()),
+        emit=emit,
+    )
+
+
+def _vllm(version: str | None) -> Engine:
+    from planner.engines.vllm import vllm_engine  # noqa: PLC0415 - one engine at a time
+
+    rules, options = load_data("engines/vllm.yaml"), load_data("engines/options/vllm.yaml")
+    return vllm_engine(version, support_tables(), rules, options)
+
+
+def _lmdeploy(version: str | None) -> Engine:
+    from planner.engines.lmdeploy import lmdeploy_engine  # noqa: PLC0415 - one engine at a time
+
+    rules, options = load_data("engines/lmdeploy.yaml"), load_data("engines/options/lmdeploy.yaml")
+    return lmdeploy_engine(version, support_tables(), rules, options)
+
+
+_FACTORIES: Mapping[str, Callable[[str | None], Engine]] = {
+    "llama.cpp": _llama_cpp,
+    "vllm": _vllm,
+    "lmdeploy": _lmdeploy,
+}
+ENGINES = tuple(_FACTORIES)
