@@ -142,7 +142,10 @@ def counted(image: ImageSize, rule: ImageRule, counting: Counting = "processor")
     """
     if rule.rule not in RULES:
         raise UsageError(f"image rule {rule.rule!r} is unknown; known are {', '.join(sorted(RULES))}")
-    tiling = RULES[rule.rule](image, Parameters(rule.rule, rule.parameters))
+    try:
+        tiling = RULES[rule.rule](image, Parameters(rule.rule, rule.parameters))
+    except (ArithmeticError, ValueError) as error:
+        raise UsageError(f"image rule {rule.rule!r}: its parameters contradict each other ({error})") from error
     if counting == "mtmd" and any(not 0 < side <= MAX_MTMD_SIDE for side in _sides(tiling)):
         raise UsageError(f"image {image}: llama.cpp cannot resize it; a side would be empty or beyond {MAX_MTMD_SIDE}")
     return _image_tokens(image, tiling, counting)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from planner.vision.tiling import Tiling, View
+from planner.vision.tiling import Tiling, View, repeated
 
 if TYPE_CHECKING:
     from planner.vision.parameters import Parameters
@@ -62,15 +62,13 @@ def adaptive_slices(image: ImageSize, rule: Parameters) -> Tiling:
         tokens = query or (size[0] // patch) * (size[1] // patch) // (merge * merge)
         return View(width=size[0], height=size[1], patch=patch, tokens=tokens)
 
-    grid = (
-        slice_grid(image, side, rule.positive("max_slice_nums", 9)) if rule.flag("slice_mode", default=True) else None
-    )
+    grid = slice_grid(image, side, rule.count("max_slice_nums", 9)) if rule.flag("slice_mode", default=True) else None
     content = scaled(image.width, image.height, side=side, unit=patch * merge, upscale=grid is None)
     views = [view(content)]
     extra = rule.integer("extra", 0)
     if grid:
         size = slice_size(image, grid, side, patch * merge)
-        views += [view(size)] * (grid[0] * grid[1])
+        views += repeated(view(size), grid[0] * grid[1])
         content = (size[0] * grid[0], size[1] * grid[1])
         extra += rule.integer("extra_sliced", 0) + rule.integer("extra_per_slice", 0) * grid[0] * grid[1]
         extra += (grid[1] - 1) * rule.flag("row_newline", default=True)

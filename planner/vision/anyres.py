@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from planner.vision.tiling import Tiling, View
+from planner.vision.tiling import Tiling, View, repeated
 
 if TYPE_CHECKING:
     from planner.vision.parameters import Parameters
@@ -57,7 +57,7 @@ def anyres(image: ImageSize, rule: Parameters) -> Tiling:
     tokens = side * side + across * down + down
     view = View(width=tile, height=tile, patch=patch, n_prefix=rule.integer("prefix", 0), tokens=side * side)
     return Tiling(
-        views=(view,) * (1 + columns * rows),
+        views=repeated(view, 1 + columns * rows),
         tokens=tokens,
         extra_tokens=rule.integer("extra", 0),
         content=padded_content(image, canvas),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from planner.vision.anyres import best_canvas
-from planner.vision.tiling import Tiling, View, ceil_div
+from planner.vision.tiling import Tiling, View, ceil_div, repeated
 
 if TYPE_CHECKING:
     from planner.vision.parameters import Parameters
@@ -33,7 +33,7 @@ def candidate_resolutions(image: ImageSize, rule: Parameters) -> Tiling:
     tokens = side * (side + 1) + 1 + side * down * (side * across + 1)
     view = View(width=tile, height=tile, patch=patch, tokens=side * side)
     return Tiling(
-        views=(view,) * (across * down + 1),
+        views=repeated(view, across * down + 1),
         tokens=tokens,
         extra_tokens=rule.integer("extra", 0),
         content=fitted(image, canvas),

@@ -48,7 +48,7 @@ def content_on_canvas(image: ImageSize, target: tuple[int, int]) -> tuple[int, i
 def canvas_tiles(image: ImageSize, rule: Parameters) -> Tiling:
     """Return the tiles and, if there is more than one, the global tile. Structural: start, image, end, one per tile."""
     tile, tokens, largest = rule.positive("tile"), rule.positive("tokens"), rule.flag("resize_to_max_canvas")
-    across, down = best_grid(image, tile, canvases(rule.positive("max_patches", 16)), largest=largest)
+    across, down = best_grid(image, tile, canvases(rule.count("max_patches", 16)), largest=largest)
     n_tiles = across * down
     n_views = n_tiles + (n_tiles > 1)
     target = (across * tile, down * tile)

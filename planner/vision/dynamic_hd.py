@@ -37,7 +37,7 @@ def dynamic_hd(image: ImageSize, rule: Parameters) -> Tiling:
     Raises:
         UsageError: a side of the scaled image would be under 10 pixels.
     """
-    tile, patch, max_crops = rule.positive("tile"), rule.positive("patch"), rule.positive("dynamic_hd", 36)
+    tile, patch, max_crops = rule.positive("tile"), rule.positive("patch"), rule.count("dynamic_hd", 36, most=128)
     across, down = ceil_div(image.width, tile), ceil_div(image.height, tile)
     if across * down > max_crops:
         across, down = closest_grid(image, tile, unordered_grids(max_crops))

@@ -28,7 +28,7 @@ def global_and_tiles(image: ImageSize, rule: Parameters) -> Tiling:
     views = [View(width=size, height=size, patch=patch, tokens=side * side)]
     content = padded_to_square(image, size)
     if rule.flag("crop_to_patches", default=True) and max(image.width, image.height) > tile:
-        candidates = grids(rule.positive("min_patches", 2), rule.positive("max_patches"))
+        candidates = grids(rule.positive("min_patches", 2), rule.count("max_patches"))
         across, down = closest_grid(image, tile, candidates)
         local = ceil_div(tile // patch, ratio)
         views += [View(width=tile, height=tile, patch=patch, tokens=local * local)] * (across * down)

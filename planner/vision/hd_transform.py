@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from planner.vision.tiling import Tiling, View, ceil_div, refuse
+from planner.vision.tiling import Tiling, View, ceil_div, refuse, repeated
 
 if TYPE_CHECKING:
     from planner.vision.parameters import Parameters
@@ -35,7 +35,7 @@ def hd_transform(image: ImageSize, rule: Parameters) -> Tiling:
     tile, side = rule.positive("tile"), rule.positive("side_tokens", 12)
     long, short = max(image.width, image.height), min(image.width, image.height)
     ratio = long / short
-    scaled_long = n_long_crops(ratio, rule.positive("num_crops")) * tile
+    scaled_long = n_long_crops(ratio, rule.count("num_crops")) * tile
     scaled_short = int(scaled_long / ratio)
     if not scaled_short:
         raise refuse(rule, image, "the aspect ratio leaves no pixel on the shorter side")
@@ -45,5 +45,5 @@ def hd_transform(image: ImageSize, rule: Parameters) -> Tiling:
     view = View(width=tile, height=tile, patch=rule.positive("patch"), n_prefix=1, tokens=side * side)
     tokens = (across * down + 1) * side * side + 1 + (down + 1) * side
     return Tiling(
-        views=(view,) * (across * down + 1), tokens=tokens, extra_tokens=rule.integer("extra", 0), content=content
+        views=repeated(view, across * down + 1), tokens=tokens, extra_tokens=rule.integer("extra", 0), content=content
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from planner.vision.tiling import Tiling, View, ceil_div
+from planner.vision.tiling import Tiling, View, ceil_div, repeated
 
 if TYPE_CHECKING:
     from planner.vision.parameters import Parameters
@@ -65,7 +65,7 @@ def longest_edge_tiles(image: ImageSize, rule: Parameters) -> Tiling:
     if not n_tiles:
         width, height = tile, tile
     return Tiling(
-        views=(view,) * (n_tiles + 1),
+        views=repeated(view, n_tiles + 1),
         tokens=tokens * (n_tiles + 1),
         extra_tokens=2 * n_tiles + 3,
         content=(width, height),

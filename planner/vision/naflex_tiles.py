@@ -62,7 +62,7 @@ def naflex_tiles(image: ImageSize, rule: Parameters) -> Tiling:
         return View(width=width, height=height, patch=patch, tokens=tokens)
 
     views, content, extra = [view(*size)], size, 2
-    max_tiles = rule.positive("max_tiles", 10)
+    max_tiles = rule.count("max_tiles", 10, most=128)
     limit = most * unit * unit * rule.real("max_pixels_tolerance", 2.0)
     split = rule.flag("do_image_splitting", default=True) and max_tiles > 1
     if split and is_large(image, patch=patch, unit=unit, max_pixels=limit):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def grids(max_crops: int) -> tuple[tuple[int, int], ...]:
     """Return all grids (across, down) by tile count, then rows."""
     sides = range(1, max_crops + 1)
-    found = [(across, down) for down in sides for across in sides if across * down <= max_crops]
+    found = [(across, down) for down in sides for across in range(1, max_crops // down + 1)]
     return tuple(sorted(found, key=lambda grid: (grid[0] * grid[1], grid[1])))
 
 
@@ -50,7 +50,7 @@ def overlapping_crops(image: ImageSize, rule: Parameters) -> Tiling:
     side, pool = size // patch, rule.positive("pooling_size", 2)
     window = side - 2 * margin
     edge = 2 * margin * patch
-    max_crops = rule.positive("max_crops")
+    max_crops = rule.count("max_crops")
     across, down = least_upscaled(image.width - edge, image.height - edge, window * patch, max_crops)
     columns, rows = (ceil_div(n * window + 2 * margin, pool) for n in (across, down))
     low = ceil_div(side, pool)
@@ -88,7 +88,7 @@ def merged_crops(image: ImageSize, rule: Parameters) -> Tiling:
     """Return the overview and the overlapping crops; their features are merged into ``tokens`` tokens, always."""
     size, patch, margin, tokens = (rule.positive(name) for name in ("size", "patch", "overlap_margin", "tokens"))
     window, edge = (size // patch - 2 * margin) * patch, 2 * margin * patch
-    across, down = proportional_grid(image.width - edge, image.height - edge, window, rule.positive("max_crops"))
+    across, down = proportional_grid(image.width - edge, image.height - edge, window, rule.count("max_crops"))
     view = View(width=size, height=size, patch=patch, tokens=tokens)
     return Tiling(
         views=(view,) * (1 + across * down),

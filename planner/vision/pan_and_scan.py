@@ -35,7 +35,7 @@ def pan_and_scan(image: ImageSize, rule: Parameters) -> Tiling:
         crops = n_crops(
             image,
             min_crop_size=rule.positive("pan_and_scan_min_crop_size", 256),
-            max_num_crops=rule.positive("pan_and_scan_max_num_crops", 4),
+            max_num_crops=rule.count("pan_and_scan_max_num_crops", 4),
             min_ratio=rule.real("pan_and_scan_min_ratio_to_activate", 1.2),
         )
     view = View(width=size, height=size, patch=rule.positive("patch"), tokens=tokens)

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from planner.model import Number
 
 
+MAX_TILES = 1024  # of one image; published rules stay under 40
+
+
 @dataclass(frozen=True, slots=True)
 class Parameters:
     """What a profile, a projector file or the user says about one rule, by the publisher's own words.
@@ -36,6 +39,13 @@ class Parameters:
         value = self.integer(name, default)
         if value <= 0:
             raise self._wrong(name, "a whole number above 0")
+        return value
+
+    def count(self, name: str, default: int | None = None, *, most: int = MAX_TILES) -> int:
+        """Return a number of tiles, crops or slices, small enough to look at every grid of so many."""
+        value = self.positive(name, default)
+        if value > most:
+            raise self._wrong(name, f"{most} at most")
         return value
 
     def real(self, name: str, default: float | None = None) -> float:

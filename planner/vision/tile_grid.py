@@ -45,7 +45,7 @@ def tile_grid(image: ImageSize, rule: Parameters) -> Tiling:
     )
     across, down = 1, 1
     if rule.flag("crop_to_patches", default=True):
-        candidates = grids(rule.positive("min_patches", 1), rule.positive("max_patches"))
+        candidates = grids(rule.positive("min_patches", 1), rule.count("max_patches"))
         across, down = closest_grid(image, tile, candidates)
     n_views = across * down + (across * down > 1)
     return Tiling(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def best_canvas(image: ImageSize, tile: int, max_tiles: int) -> tuple[int, int]:
     """Return the grid (across, down): the smallest upscale, else the least downscale; then the least area."""
     sides = range(1, max_tiles + 1)
-    grids = [(across, down) for down in sides for across in sides if across * down <= max_tiles]
+    grids = [(across, down) for down in sides for across in range(1, max_tiles // down + 1)]
     scales = {grid: min(grid[0] * tile / image.width, grid[1] * tile / image.height) for grid in grids}
     upscales = [scale for scale in scales.values() if scale >= 1]
     chosen = min(upscales) if upscales else max(scales.values())
@@ -37,7 +37,7 @@ def content_on_canvas(image: ImageSize, canvas: tuple[int, int], tile: int) -> t
 
 def tiled_canvas(image: ImageSize, rule: Parameters) -> Tiling:
     """Return the canvas's tiles. The tower always sees ``max_tiles`` of them as one padded sequence."""
-    tile, max_tiles, patch = rule.positive("tile"), rule.positive("max_image_tiles"), rule.positive("patch")
+    tile, max_tiles, patch = rule.positive("tile"), rule.count("max_image_tiles"), rule.positive("patch")
     across, down = best_canvas(image, tile, max_tiles)
     view = View(width=tile, height=tile, patch=patch, n_prefix=1)
     padded = -(-view.n_sequence // 8) * 8

@@ -55,6 +55,22 @@ class Tiling:
 Rule = Callable[[ImageSize, Parameters], Tiling]
 
 
+MAX_VIEWS = 65536
+
+
+def repeated(view: View, n: int) -> tuple[View, ...]:
+    """Return ``n`` equal views.
+
+    Raises:
+        UsageError: more than any tower is ever given, the sign of damaged parameters.
+    """
+    if n > MAX_VIEWS:
+        raise UsageError(
+            f"an image would become {n} tiles of {view.width}x{view.height}; the rule's sizes make no sense"
+        )
+    return (view,) * n
+
+
 def refuse(rule: Parameters, image: ImageSize, reason: str) -> UsageError:
     """Return the error for an image that the processor itself says no to."""
     return UsageError(f"image {image}: refused by the model's own processor ({rule.rule}): {reason}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from planner.vision.mtmd.limits import aligned, pixel_limits
-from planner.vision.tiling import Tiling, View, ceil_div
+from planner.vision.tiling import Tiling, View, ceil_div, repeated
 
 if TYPE_CHECKING:
     from planner.vision.parameters import Parameters
@@ -41,7 +41,7 @@ def edge_tiles(image: ImageSize, rule: Parameters) -> Tiling:
     view = View(width=tile, height=tile, patch=patch, tokens=tokens)
     n_views = across * down + 1
     return Tiling(
-        views=(view,) * n_views,
+        views=repeated(view, n_views),
         tokens=tokens * n_views,
         extra_tokens=2 * across * down + (down - 1) + rule.integer("extra", 4),
         content=(across * tile, down * tile),

@@ -29,7 +29,7 @@ def global_tiles(image: ImageSize, rule: Parameters) -> Tiling:
     views = [View(width=size, height=size, patch=patch, tokens=overview)]
     chunks, content = [overview], padded_to_square(image, size)
     if image.width > tile or image.height > tile:
-        across, down = closest_aspect(image, tile, rule.integer("min_tiles", 2), rule.positive("max_tiles"))
+        across, down = closest_aspect(image, tile, rule.integer("min_tiles", 2), rule.count("max_tiles"))
         rows = [(local * across + 1) * local] * down if fused else [local * local] * (across * down)
         chunks = rows + chunks
         views = [View(width=tile, height=tile, patch=patch, tokens=local * local)] * (across * down) + views

@@ -34,7 +34,7 @@ def native_tiles(image: ImageSize, rule: Parameters) -> Tiling:
     content = aligned(image.width, image.height, align=unit, min_pixels=least, max_pixels=most)
     views, extra = [view(*content)], rule.integer("extra", 2)
     if should_tile(image, patch=patch, unit=unit, max_pixels=most):
-        across, down = closest_aspect(image, tile, rule.positive("min_tiles", 2), rule.positive("max_tiles", 10))
+        across, down = closest_aspect(image, tile, rule.positive("min_tiles", 2), rule.count("max_tiles", 10))
         views = [view(tile, tile)] * (across * down) + views
         content, extra = (across * tile, down * tile), extra + len(views)
     chunks = tuple(v.tokens for v in views)

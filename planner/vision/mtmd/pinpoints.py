@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from planner.errors import UsageError
 from planner.vision.float32 import f32
-from planner.vision.tiling import Tiling, View
+from planner.vision.tiling import Tiling, View, repeated
 
 if TYPE_CHECKING:
     from planner.vision.parameters import Parameters
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def candidates(rule: Parameters) -> tuple[tuple[int, int], ...]:
-    """Return the canvases (width, height): those stored, and all of ``min_tiles`` to ``max_tiles`` or so many a side."""
+    """Return the canvases (width, height): those stored, those of min to max tiles, those of so many tiles a side."""
     stored = rule.pairs("pinpoints") if rule.values.get("pinpoints") else ()
     size = rule.positive("image_size")
-    least, most = rule.positive("min_tiles", 1), rule.integer("max_tiles", 0)
+    least, most = rule.positive("min_tiles", 1), rule.count("max_tiles") if "max_tiles" in rule.values else 0
     grids = [
         (a, b) for a in range(least, most + 1) for b in range(max(-(-least // a), least), min(most // a, most) + 1)
     ]
-    side = range(1, rule.integer("max_tiles_per_side", 0) + 1)
+    side = range(1, rule.count("max_tiles_per_side") + 1 if "max_tiles_per_side" in rule.values else 1)
     grids += [(a, b) for a in side for b in side if a * b > 1]
     found = stored + tuple((a * size, b * size) for a, b in grids)
     if not found:
@@ -64,6 +64,7 @@ def pinpoints(image: ImageSize, rule: Parameters) -> Tiling:
     if image.width > size or image.height > size:
         canvas = best_canvas(image, candidates(rule))
         columns, rows = range(0, canvas[0], size), range(0, canvas[1], size)
+        repeated(views[0], len(columns) * len(rows))  # refuses absurd numbers before they are listed
         views += [view(min(size, canvas[0] - x), min(size, canvas[1] - y)) for y in rows for x in columns]
         content = content_on(image, canvas)
     chunks = tuple(v.tokens for v in views)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from planner.vision.float32 import f32
 from planner.vision.mtmd.pinpoints import best_canvas, content_on
-from planner.vision.tiling import Tiling, View
+from planner.vision.tiling import Tiling, View, repeated
 
 if TYPE_CHECKING:
     from planner.vision.parameters import Parameters
@@ -33,7 +33,7 @@ def stacked_tiles(image: ImageSize, rule: Parameters) -> Tiling:
         tokens += down * (across + 1)
     view = View(width=size, height=size, patch=patch, tokens=side * side)
     return Tiling(
-        views=(view,) * (1 + columns * rows),
+        views=repeated(view, 1 + columns * rows),
         tokens=tokens,
         extra_tokens=rule.integer("extra", 1),
         content=content_on(image, canvas),
