@@ -1,0 +1,53 @@
+"""Which kernel takes a layer's attention, and which masks are built. Source: transformers 5.23.0 ``masking_utils`` and
+``integrations/sdpa_attention``, torch 2.13 ``sdp_utils``: flash wants 16 bit, no mask and heads up to 256; the memory
+efficient kernel takes masks but no grouped heads; what neither takes is computed in full.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from planner.engines.transformers.prefill import Prefill
+from planner.engines.transformers.quantities import heads_of
+from planner.engines.transformers.settings import AttentionImplementation
+from planner.model import Attention, Layer
+
+Path = Literal["flash", "efficient", "math", "eager", "fa2"]
+FLASH_MAX_HEAD = 256
+
+
+def attention_path(p: Prefill, layer: Layer, implementation: AttentionImplementation) -> Path:
+    """Return the kernel that computes ``layer``'s attention in this prefill."""
+    if implementation == "eager":
+        return "eager"
+    if implementation == "flash_attention_2":
+        return "fa2"
+    if has_mask(p, layer):
+        return "efficient"  # keys and values are repeated to all heads beforehand
+    n_heads, n_kv_heads, dim = heads_of(layer)
+    if p.element_bytes == 2 and dim <= FLASH_MAX_HEAD:
+        return "flash"
+    return "math" if n_heads != n_kv_heads else "efficient"
+
+
+def has_mask(p: Prefill, layer: Layer) -> bool:
+    """Whether sdpa gets a mask: a padded batch, image tokens that see each other, or a window shorter than the prompt."""
+    mixer = layer.mixer
+    window = mixer.window_tokens if isinstance(mixer, Attention) else None
+    return _masked_throughout(p) or (window is not None and p.n_tokens > window)
+
+
+def mask_bytes(p: Prefill, implementation: AttentionImplementation) -> int:
+    """Return the bytes of the masks that stay for all layers: B·S² each, added (eager) or boolean (sdpa)."""
+    one = p.n_rows * p.n_tokens
+    if implementation == "flash_attention_2":
+        return 0
+    if implementation == "eager":
+        return one * p.form.masks * p.element_bytes
+    kinds = {layer.mixer.window_tokens for layer in p.language.layers if isinstance(layer.mixer, Attention)}
+    windowed = sum(1 for window in kinds if window is not None and p.n_tokens > window)
+    return one * (p.form.masks if _masked_throughout(p) else windowed)
+
+
+def _masked_throughout(p: Prefill) -> bool:
+    return p.padded or (p.form.masked_with_images and p.n_images > 0)

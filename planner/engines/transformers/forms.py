@@ -1,0 +1,112 @@
+"""Which tensors are alive at the moments that can be the peak: data, read off the modelling code, as values.
+
+A moment is a list of (quantity, count) by the width of an element. Quantities are numbers of elements
+(:mod:`planner.engines.transformers.quantities`); a form is the moments of one modelling class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+Width = Literal["x", "f32", "i64", "i32", "bool", "softmax", "kept"]
+"""x: the model's dtype; softmax: scores, their copy in 32 bit and the result; kept: scores that eager returns."""
+
+Terms = Mapping[Width, Mapping[str, float]]
+CacheState = Literal["through", "before", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """What lives at once at one operation, and where that moment exists: attention paths and element widths."""
+
+    at: str
+    terms: Terms
+    cache: CacheState = "through"
+    paths: frozenset[str] = frozenset()  # empty: all
+    element_bytes: frozenset[int] = frozenset()  # empty: all
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassForm:
+    """The memory behaviour of one modelling class.
+
+    ``held`` live from the tower to the last layer, ``head_held`` to the logits, ``positions`` and ``rope`` through the
+    layers. ``known``: traced; otherwise the form is a bound assembled from similar classes.
+    """
+
+    name: str
+    known: bool = True
+    margin: float = 0.01
+    tower: tuple[Moment, ...] = ()
+    tower_holds_prompt: bool = True
+    tower_ff: Literal["own", "language"] = "own"  # whose width the tower's feed-forward blocks have
+    eager: str = "eager"
+    experts: str = "grouped"
+    held: Terms = field(default_factory=dict)
+    head_held: Terms = field(default_factory=dict)
+    inputs: Terms = field(default_factory=dict)
+    image_inputs: Terms = field(default_factory=dict)
+    positions: Terms = field(default_factory=dict)
+    rope: Terms = field(default_factory=dict)
+    masks: int = 1
+    masked_with_images: bool = False
+    full_window_cache: bool = True
+    prompt_tokens: int = 0
+    rope_divisor: int = 1
+    adapter_width: int = 0
+    buffer_bytes: int = 0
+    tower_head_buffers: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forms:
+    """All of ``profiles/engines/transformers/moments.yaml``."""
+
+    classes: Mapping[str, ClassForm]
+    towers: Mapping[str, str]  # kind of tower -> class that has it, for classes not listed
+    decoder: Mapping[str, tuple[Moment, ...]]
+    source: str
+
+    def of(self, architecture_class: str | None, tower: str | None) -> ClassForm:
+        """Return the form of a modelling class; one not listed gets the bound of its tower's kind."""
+        for name in (f"{architecture_class}/{tower}", architecture_class):
+            if name in self.classes:
+                return self.classes[name]
+        if tower is None:
+            return self.classes["text"]
+        return self.classes[self.towers.get(tower, "unknown")]
+
+
+def forms_of(data: Mapping[str, Any]) -> Forms:
+    """Return the forms written in ``data``, the content of the YAML file."""
+    towers = {name: tuple(_moment(row) for row in rows) for name, rows in data["towers"].items()}
+    shared = data["shared"]
+    classes = {name: _class(name, row, shared, towers) for name, row in data["classes"].items()}
+    decoder = {name: tuple(_moment(row) for row in rows) for name, rows in data["decoder"].items()}
+    return Forms(classes=classes, towers=data["tower_classes"], decoder=decoder, source=data["source"])
+
+
+def _moment(row: Mapping[str, Any]) -> Moment:
+    return Moment(
+        at=row["at"],
+        terms=_terms(row),
+        cache=row.get("cache", "through"),
+        paths=frozenset(row.get("paths", ())),
+        element_bytes=frozenset(row.get("element_bytes", ())),
+    )
+
+
+def _terms(row: Mapping[str, Any]) -> Terms:
+    return {width: row[width] for width in get_args(Width) if width in row}
+
+
+def _class(
+    name: str, row: Mapping[str, Any], shared: Mapping[str, Any], towers: Mapping[str, tuple[Moment, ...]]
+) -> ClassForm:
+    whole = {**shared, **row}
+    terms = {key: _terms(whole.pop(key, {})) for key in ("held", "head_held", "inputs", "image_inputs", "positions")}
+    rope = _terms(whole.pop("rope", {}))
+    tower = towers[whole.pop("tower")] if "tower" in whole else ()
+    return ClassForm(name=name, tower=tower, rope=rope, **terms, **whole)

@@ -1,0 +1,72 @@
+"""One prefill as numbers: how many tokens, patches and pixels pass through which widths. No bytes here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planner.budget import ImageTokens
+from planner.engines.transformers.forms import ClassForm
+from planner.engines.transformers.settings import TransformersSettings
+from planner.model import Language, Model, Vision
+from planner.workload import Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prefill:
+    """A batch of equal requests. ``sequences`` are the patches of each sequence the tower sees for one request."""
+
+    language: Language
+    vision: Vision | None
+    form: ClassForm
+    element_bytes: int
+    n_batch: int
+    n_tokens: int  # of one prompt: text, image tokens and the processor's structural tokens
+    n_text_tokens: int = 0  # of one prompt
+    n_image_tokens: int = 0  # of one prompt
+    n_images: int = 0  # of one prompt
+    n_cross_tokens: int = 0  # of one prompt: what cross-attention sees of the tower's output
+    sequences: tuple[int, ...] = ()
+    canvas: tuple[int, int] = (0, 0)  # the widest and the highest image after resizing, in pixels
+    all_logits: bool = False
+    padded: bool = False
+
+    @property
+    def n_rows(self) -> int:
+        """Tokens of the whole batch."""
+        return self.n_batch * self.n_tokens
+
+    @property
+    def n_patches(self) -> int:
+        """Rows that enter the tower for the whole batch, class tokens included."""
+        return self.n_batch * sum(self.sequences)
+
+
+def prefill_of(
+    model: Model, workload: Workload, settings: TransformersSettings, images: tuple[ImageTokens, ...], form: ClassForm
+) -> Prefill:
+    """Return the prefill of ``workload.batch`` requests of ``prompt_tokens`` of text with ``images`` each."""
+    structural = sum(image.extra_tokens for image in images)
+    own = sum(image.tokens for image in images)
+    extra = form.prompt_tokens if images else 0
+    return Prefill(
+        language=model.language,
+        vision=model.vision,
+        form=form,
+        element_bytes=settings.element_bytes,
+        n_batch=workload.batch * workload.sequences,
+        n_tokens=max(1, workload.prompt_tokens + own + structural + extra),
+        n_text_tokens=workload.prompt_tokens + extra,
+        n_image_tokens=own,
+        n_images=len(images),
+        n_cross_tokens=sum(image.cross_tokens or 0 for image in images),
+        sequences=tuple(n for image in images for n in image.encoder_sequences),
+        canvas=_canvas(images, model.vision),
+        all_logits=settings.logits == "all",
+        padded=settings.padded,
+    )
+
+
+def _canvas(images: tuple[ImageTokens, ...], vision: Vision | None) -> tuple[int, int]:
+    patch = vision.patch_size if vision else 1
+    grids = [grid for image in images for grid in image.patch_grids]
+    return (max((a for a, _ in grids), default=0) * patch, max((b for _, b in grids), default=0) * patch)
