@@ -10,7 +10,7 @@ from planner.file_types import FILE_TYPE_NUMBERS
 from planner.model import Model, Parameters
 from planner.sources.gguf.file import read_gguf
 from planner.sources.gguf.language import language_from_gguf
-from planner.sources.gguf.vision import vision_from_gguf, with_ollama_minimum
+from planner.sources.gguf.vision import vision_from_gguf
 
 if TYPE_CHECKING:
     from planner.model import Language, Vision
@@ -39,7 +39,7 @@ def model_from_files(file: GgufFile, projector: GgufFile | None = None, name: st
             f"{file.name}: is a projector (mmproj); give the language model first and this as its projector"
         )
     language = language_from_gguf(file)
-    vision = None if projector is None else with_ollama_minimum(vision_from_gguf(projector), language.architecture)
+    vision = None if projector is None else vision_from_gguf(projector)
     return Model(
         name=name or _title(file),
         family=language.architecture,

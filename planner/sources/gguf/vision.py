@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from planner.catalog import load_data
 from planner.errors import SourceError
 from planner.model import Tensor, Vision
 from planner.sources.gguf.keys import Keys, keys_of
-from planner.vision.mtmd.projector_file import mtmd_rule, with_architecture
 
 if TYPE_CHECKING:
     from planner.model import Number
     from planner.sources.gguf.file import GgufFile
 
 PROJECTORS = "engines/llama_cpp/projectors.yaml"
-IMAGE_RULES = "engines/llama_cpp/image_rules.yaml"
 UNKNOWN = "unknown"
 
 
@@ -36,8 +33,6 @@ def vision_from_gguf(file: GgufFile) -> Vision:
     if not whole.values.get("has_vision_encoder", bool(keys.values)):
         raise SourceError(f"{file.name}: holds no vision tower")
     projector = projector_word(whole)
-    facts = _facts(whole, keys)
-    rule = mtmd_rule(projector, facts, load_data(IMAGE_RULES))
     return Vision(
         tower=load_data(PROJECTORS)["projectors"].get(projector, UNKNOWN),
         projector=projector,
@@ -47,19 +42,8 @@ def vision_from_gguf(file: GgufFile) -> Vision:
         n_heads=keys.integer("attention.head_count"),
         patch_size=keys.integer("patch_size"),
         image_size=keys.integer("image_size"),
-        facts=facts,
-        rules={} if rule is None else {"mtmd": rule},
+        facts=_facts(whole, keys),
         tensors=tuple(Tensor(name=t.name, shape=t.shape, format=t.format) for t in file.tensors),
-    )
-
-
-def with_ollama_minimum(vision: Vision, architecture: str) -> Vision:
-    """Return the tower with the least image tokens that Ollama asks for beside this kind of language model."""
-    rule = vision.rules.get("mtmd")
-    if rule is None:
-        return vision
-    return replace(
-        vision, rules={**vision.rules, "mtmd": with_architecture(rule, architecture, load_data(IMAGE_RULES))}
     )
 
 
