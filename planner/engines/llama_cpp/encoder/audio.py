@@ -88,6 +88,7 @@ def conformer(tower: Tower, x: Node) -> Node:
     relative = tower.input("pos_emb", "f32", tower.n_heads * tower.head_dim, POSITIONS)
     mask = tower.input("kq_mask", "f32", CONTEXT, CHUNK, n_blocks)
     for layer in tower.layers:
+        g.layer = layer
         at = f"a.blk.{layer}"
         x = _half_ffn(tower, x, at, "")
         y = _local_attention(tower, _pre_normed(tower, x, at), at, (n_blocks, x.shape[1]), relative, mask)
@@ -95,6 +96,7 @@ def conformer(tower: Tower, x: Node) -> Node:
         x = g.add(x, _light_convolution(tower, x, at))
         x = _half_ffn(tower, x, at, "_1")
         x = _normed_if(tower, x, f"{at}.ln2")
+    g.layer = -1
     return tower.linear("a.pre_encode.out", x) if tower.has("a.pre_encode.out.weight") else x
 
 

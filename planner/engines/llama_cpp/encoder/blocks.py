@@ -49,11 +49,13 @@ def blocks(  # noqa: PLR0913 - the traits of a block
     rotate = rotation(tower, rotary, n_tokens)
     kept = kept_layers(tower.vision) if stacked else frozenset()
     for layer in tower.layers:
+        g.layer = layer
         if layer in kept:
             tower.features.append(x)
         mask = tower.mask if is_masked(tower.vision, layer, masks) else None
         x = block(tower, x, layer, norm, (n_tokens, batch), rotate, mask, value_norm=value_norm, norms=norms)
         _collect(tower, x, layer)
+    g.layer = -1
     if halved:
         x = halved_tokens(tower, x)
     last = closing if closing.startswith("mm.") else f"{tower.prefix}.{closing}"

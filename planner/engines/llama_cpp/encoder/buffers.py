@@ -7,17 +7,17 @@ Source: ``clip_model_loader::warmup`` and ``clip_encode`` in tools/mtmd/clip.cpp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from planner.engines.llama_cpp.backend import Backends, gpu_supports
 from planner.engines.llama_cpp.encoder.kinds import EncoderKind
 from planner.engines.llama_cpp.encoder.patches import pixels
-from planner.engines.llama_cpp.encoder.shortening import short_layers
+from planner.engines.llama_cpp.encoder.signatures import block_signatures
 from planner.engines.llama_cpp.encoder.tower import Tower
 from planner.engines.llama_cpp.graph import Graph
-from planner.engines.llama_cpp.schedule import arenas
+from planner.engines.llama_cpp.schedule import Simulation, simulate
+from planner.engines.llama_cpp.shortening import Run, find_runs, is_proven, kept_layers
 from planner.model import Vision
 
 FlashAttention = Literal["on", "off", "auto"]
@@ -59,18 +59,35 @@ class Encoder:
         self.kind = kind
         self.backends = Backends(n_gpus=1 if on_gpu else 0, compute_capability=compute_capability)
         self.tensors = {tensor.name: tensor for tensor in vision.tensors}
-        self.layers = short_layers(vision, kind)
+        self.layers = kind.layers_of(vision)
+        self.runs = find_runs(block_signatures(vision, kind))
         self._plans: dict[tuple[Picture, bool], Plan] = {}
 
     def plan(self, picture: Picture, *, flash: bool) -> Plan:
-        """Return the arenas for one picture."""
+        """Return the arenas for one picture.
+
+        Runs of equal blocks are simulated a few times only, where that is proven to give the same bytes.
+        """
         key = (picture, flash)
         if key not in self._plans:
-            self._plans[key] = self._planned(self.graph(picture, flash=flash))
+            short = self.planned(picture, flash=flash, runs=self.runs) if self.runs else None
+            self._plans[key] = short or self.full_plan(picture, flash=flash)
         return self._plans[key]
 
+    def full_plan(self, picture: Picture, *, flash: bool) -> Plan:
+        """Return the arenas with every block simulated."""
+        return _plan(simulate(self.graph(picture, flash=flash), self.backends), self.backends)
+
+    def planned(self, picture: Picture, *, flash: bool, runs: list[Run]) -> Plan | None:
+        """Return the arenas with ``runs`` of blocks cut short, None where that does not prove itself."""
+        layers = tuple(kept_layers(len(self.layers), runs))
+        marks = [mark for run in runs for mark in (run.marks[-1 - run.lag], run.marks[-1])]
+        done = simulate(self.graph(picture, flash=flash, layers=layers), self.backends, marks)
+        proven = is_proven(runs, done.reservation.snapshots, done.splits, self.backends.n_copies)
+        return _plan(done, self.backends) if proven else None
+
     def graph(self, picture: Picture, *, flash: bool, layers: tuple[int, ...] | None = None) -> Graph:
-        """Return the graph for one picture, through ``layers`` or as few blocks as give the same memory."""
+        """Return the graph for one picture, through all blocks or those with the numbers ``layers``."""
         tower = Tower(
             self.vision,
             self.tensors,
@@ -90,16 +107,15 @@ class Encoder:
         tower.graph.expand(x)
         return tower.graph
 
-    def _planned(self, graph: Graph) -> Plan:
-        attention = [node for node in graph.nodes if node.op == "flash_attn"]
-        refused = self.backends.n_gpus > 0 and any(not gpu_supports(node, 0, self.backends) for node in attention)
-        reservation, nodes, *_ = arenas(graph, self.backends)
-        return Plan(
-            device_bytes=reservation.arena_bytes[0] if self.backends.n_gpus else 0,
-            host_bytes=reservation.arena_bytes[-1],
-            sizes=tuple(node.n_bytes for node in nodes if node.root is None and node.buffer is None),
-            flash_refused=refused,
-        )
+
+def _plan(done: Simulation, backends: Backends) -> Plan:
+    attention = [node for node in done.nodes if node.op == "flash_attn"]
+    return Plan(
+        device_bytes=done.reservation.arena_bytes[0] if backends.n_gpus else 0,
+        host_bytes=done.reservation.arena_bytes[-1],
+        sizes=tuple(node.n_bytes for node in done.nodes if node.root is None and node.buffer is None),
+        flash_refused=backends.n_gpus > 0 and any(not gpu_supports(node, 0, backends) for node in attention),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,7 +58,7 @@ def merging_blocks(tower: Tower, x: Node) -> Node:
     after = found[0] if isinstance(found, tuple) and found else 0
     before = tuple(layer for layer in tower.layers if layer <= after)
     x = _windowed(tower, _run(tower, x, before, n), n)
-    corners = _corners(tower, x, n // 4)
+    corners = _corners(tower, x, n // 4, "inner")
     mean = g.scale(reduce(g.add, corners))
     merged = tower.norm("v.vit_merger.ds_ln", _side_by_side(tower, corners), "layer")
     x = g.add(tower.ffn(merged, "v.vit_merger.ds_ffn_up", "v.vit_merger.ds_ffn_down"), mean)
@@ -67,7 +67,9 @@ def merging_blocks(tower: Tower, x: Node) -> Node:
 
 def _run(tower: Tower, x: Node, layers: tuple[int, ...], n: int) -> Node:
     for layer in layers:
+        tower.graph.layer = layer
         x = block(tower, x, layer, "layer", (n, 1), lambda t: t)
+    tower.graph.layer = -1
     return x
 
 
@@ -83,9 +85,9 @@ def _windowed(tower: Tower, x: Node, n: int) -> Node:
     return g.add(g.get_rows(y, back), x)
 
 
-def _corners(tower: Tower, x: Node, n: int) -> list[Node]:
+def _corners(tower: Tower, x: Node, n: int, where: str) -> list[Node]:
     g = tower.graph
-    return [g.get_rows(x, tower.input(f"corner_{i}", "i32", n)) for i in range(4)]
+    return [g.get_rows(x, tower.input(f"{where}_corner_{i}", "i32", n)) for i in range(4)]
 
 
 def _side_by_side(tower: Tower, parts: list[Node]) -> Node:
@@ -94,7 +96,7 @@ def _side_by_side(tower: Tower, parts: list[Node]) -> Node:
 
 def corner_merger(tower: Tower, x: Node) -> Node:
     """Return every square of tokens, gathered by rows, through a stored feed-forward part."""
-    merged = _side_by_side(tower, _corners(tower, x, x.shape[1] // 4))
+    merged = _side_by_side(tower, _corners(tower, x, x.shape[1] // 4, "last"))
     return tower.ffn(tower.norm("mm.input_norm", merged, "layer"), "mm.up", "mm.down")
 
 
