@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -176,13 +176,25 @@ def _same(model: Model) -> Model:
 
 
 def _changed(question: Question, models: list[Model]) -> Plan | None:
-    engine, machine = question.engine, question.machine
     asked = Asked(model=models[0], workload=question.workload, settings=question.settings)
+    return _with_smallest_change(question.engine, asked, question.machine, models[1:])
+
+
+def repaired(plan: Plan, engine: Engine, smaller: Sequence[Model] = ()) -> Plan | None:
+    """Return the plan with the smallest change that makes it fit, None where no change does or none is known."""
+    if not isinstance(plan.settings, LlamaCppSettings):
+        return None
+    asked = Asked(model=plan.model, workload=plan.workload, settings=plan.settings)
+    changed = _with_smallest_change(engine, asked, plan.machine, smaller)
+    return replace(changed, reasons=(*plan.reasons, *changed.reasons)) if changed else None
+
+
+def _with_smallest_change(engine: Engine, asked: Asked, machine: Machine, smaller: Sequence[Model]) -> Plan | None:
     found = smallest_change(
         asked,
         machine,
         lambda request: engine.budget(request.model, request.workload, machine, request.settings),
-        [partial(_same, model) for model in models[1:]],
+        [partial(_same, model) for model in smaller],
     )
     if found is None:
         return None
