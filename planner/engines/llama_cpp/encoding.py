@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from planner.budget import ImageTokens, Item, exact_item
 from planner.engines.llama_cpp.budget import SOURCE, Encoding
-from planner.engines.llama_cpp.encoder import EncoderBuffers, EncoderKind, Picture, encoder_buffers, encoding_batches
+from planner.engines.llama_cpp.encoder import (
+    EncoderBuffers,
+    EncoderKind,
+    Picture,
+    encoder_buffers,
+    encoding_batches,
+    picture_of,
+)
 from planner.engines.llama_cpp.layout import HOST
 from planner.engines.llama_cpp.run import Run, capability_of
 from planner.model import Vision
@@ -53,12 +60,11 @@ def _views(
     vision: Vision, images: Sequence[ImageTokens], kind: EncoderKind | None
 ) -> list[tuple[Picture, int]]:
     """Return every view that is encoded on its own, in pixels, with its tokens."""
-    patch = kind.patch_of(vision) if kind is not None else vision.patch_size
     found: list[tuple[Picture, int]] = []
     for image in dict.fromkeys(images):
         grids, tokens = image.patch_grids, image.chunk_tokens
         counts = tokens if len(tokens) == len(grids) else (image.tokens,) * len(grids)
-        found += [(Picture(width=w * patch, height=h * patch), n) for (w, h), n in zip(grids, counts, strict=True)]
+        found += [(picture_of(kind, vision, w, h), n) for (w, h), n in zip(grids, counts, strict=True)]
     return found
 
 

@@ -8,6 +8,7 @@ from planner.engines.llama_cpp.encoder.memory import (
     encoder_buffers,
     encoding_batches,
     fit_reservation,
+    picture_of,
 )
 from planner.engines.llama_cpp.encoder.weights import EncoderWeights, encoder_weights
 
@@ -24,4 +25,5 @@ __all__ = [
     "encoder_weights",
     "encoding_batches",
     "fit_reservation",
+    "picture_of",
 ]

@@ -106,7 +106,8 @@ class EncoderKind:
     ``merge``: patches per side that become one token, read from the file's ``merge_keys`` if it has one. ``patch``:
     side of a patch where the engine has its own. ``patch_merges``: patches are that much larger, nothing merges later.
     ``depth``: ``all`` blocks run, all ``before_last``, or those up to the last feature layer. ``batched``: equal
-    pictures are encoded together by programs that batch. ``modality``: what the tower hears or sees.
+    pictures are encoded together by programs that batch. ``modality``: what the tower hears or sees. ``overview``: side
+    in pixels of the picture of the whole, where the tower treats it unlike its tiles.
     """
 
     stages: tuple[Stage, ...]
@@ -118,6 +119,7 @@ class EncoderKind:
     depth: Literal["all", "before_last", "features"] = "all"
     batched: bool = False
     modality: Literal["vision", "audio"] = "vision"
+    overview: int = 0
 
     @property
     def masks(self) -> str:

@@ -18,6 +18,8 @@ from planner.model import Number, Vision
 
 Basis = Literal["exact", "assumed"]
 AUDIO_FRAMES = 3000
+AUDIO_PATCH = 4  # frames that become one position at least, for the bound
+WARM_UP_PATCHES = 92  # per side: the most that any type is known to warm up with
 BATCH_TOKENS = 1024  # tokens that programs encode together at most (--mtmd-batch-max-tokens)
 AUDIO_OF_BOTH = {"qwen2.5o": "qwen2a"}  # one word for both towers
 WITHOUT_AUDIO = frozenset({"gemma3nv"})  # types whose audio tower the engine skips
@@ -36,6 +38,9 @@ class Compute:
             device_bytes=self.device_bytes + other.device_bytes,
             host_bytes=self.host_bytes + other.host_bytes,
         )
+
+
+NOTHING = Compute(device_bytes=0, host_bytes=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,13 +122,12 @@ def encoder_buffers(  # noqa: PLR0913 - a tower, its pictures and the settings t
     weights = encoder_weights(vision, on_gpu=on_gpu, audio=vision.projector not in WITHOUT_AUDIO)
     asked = list(pictures)
     kind = kinds.get(vision.projector)
-    if kind is None or kind.modality != "vision":
-        at_load, peak, flash, basis = _assumed(vision, asked, on_gpu=on_gpu)
-    else:
-        encoder = encoder_of(vision, kind, on_gpu=on_gpu, compute_capability=compute_capability)
-        side = kind.warm_up_side(vision, max_tokens)
-        at_load, peak, flash = _run(encoder, [Picture(width=side, height=side)] if warm_up else [], asked, flash_attn)
-        basis = "exact"
+    known = None
+    if kind is not None and kind.modality == "vision":
+        first = warm_up_picture(vision, kind, max_tokens) if warm_up else None
+        known = _simulated(vision, kind, first, asked, flash_attn, (on_gpu, compute_capability))
+    at_load, peak, flash = known or _assumed(vision, asked, on_gpu=on_gpu)
+    basis: Basis = "exact" if known else "assumed"
     heard, heard_basis = _audio(vision, kinds, flash_attn, on_gpu=on_gpu, compute_capability=compute_capability)
     return EncoderBuffers(
         on_gpu=on_gpu,
@@ -136,31 +140,55 @@ def encoder_buffers(  # noqa: PLR0913 - a tower, its pictures and the settings t
     )
 
 
-def _run(
-    encoder: Encoder, first: Sequence[Picture], pictures: Sequence[Picture], flash_attn: FlashAttention
-) -> tuple[Compute, Compute, bool]:
-    """Return the arenas after load, after all pictures, and whether flash attention is used."""
-    nothing = Compute(device_bytes=0, host_bytes=0)
-    begin = [*first, *pictures][:1]
-    if not begin:
-        return nothing, nothing, flash_attn != "off"
-    session = Session(encoder, flash_attn, begin[0])
-    at_load = _arenas(session) if first else nothing
-    for picture in pictures:
-        session.encode(picture)
+def warm_up_picture(vision: Vision, kind: EncoderKind, max_tokens: int | None = None) -> Picture:
+    """Return the picture reserved for at load."""
+    side = kind.warm_up_side(vision, max_tokens)
+    return Picture(width=side, height=side)
+
+
+def _simulated(  # noqa: PLR0913, PLR0917 - a tower, what it is given, and where it runs
+    vision: Vision,
+    kind: EncoderKind,
+    first: Picture | None,
+    pictures: Sequence[Picture],
+    flash_attn: FlashAttention,
+    where: tuple[bool, int],
+) -> tuple[Compute, Compute, bool] | None:
+    """Return the arenas after load, after all pictures, and whether flash attention is used; None for a misfit.
+
+    A misfit is a file whose tensors or sizes are not those of its kind.
+    """
+    if not is_plausible(vision):
+        return None
+    encoder = encoder_of(vision, kind, on_gpu=where[0], compute_capability=where[1])
+    begin = first or next(iter(pictures), None)
+    if begin is None:
+        return NOTHING, NOTHING, flash_attn != "off"
+    try:
+        session = Session(encoder, flash_attn, begin)
+        at_load = _arenas(session) if first else NOTHING
+        for picture in pictures:
+            session.encode(picture)
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        return None
     return at_load, _arenas(session), session.flash
+
+
+def is_plausible(vision: Vision) -> bool:
+    """Whether sizes are positive and there are no more blocks than stored tensors."""
+    return min(vision.n_embd, vision.n_heads, vision.patch_size) > 0 and 0 <= vision.n_layers <= len(vision.tensors)
 
 
 def _arenas(session: Session) -> Compute:
     return Compute(device_bytes=session.device_bytes, host_bytes=session.host_bytes)
 
 
-def _assumed(vision: Vision, pictures: Sequence[Picture], *, on_gpu: bool) -> tuple[Compute, Compute, bool, Basis]:
+def _assumed(vision: Vision, pictures: Sequence[Picture], *, on_gpu: bool) -> tuple[Compute, Compute, bool]:
     """Return bounds for a tower whose operations are not known."""
-    side = max(vision.image_size, 46 * 2 * vision.patch_size)
+    side = max(vision.image_size, WARM_UP_PATCHES * vision.patch_size, 1)
     at_load = assumed_compute_bytes(vision, side, side)
     most = max((assumed_compute_bytes(vision, p.width, p.height, p.batch) for p in pictures), default=0)
-    return *(_bound(n, on_gpu=on_gpu) for n in (at_load, max(at_load, most))), False, "assumed"  # type: ignore[return-value]
+    return _bound(at_load, on_gpu=on_gpu), _bound(max(at_load, most), on_gpu=on_gpu), False
 
 
 def _bound(n_bytes: int, *, on_gpu: bool) -> Compute:
@@ -214,18 +242,32 @@ def _audio(
         held = _TOWERS[id(vision)] = (vision, audio_tower(vision))
     tower = held[1]
     if tower is None:
-        return Compute(device_bytes=0, host_bytes=0), "exact"
+        return NOTHING, "exact"
     frames = Picture(width=AUDIO_FRAMES, height=_number(tower.facts, "num_mel_bins"))
     kind = kinds.get(tower.projector)
-    if kind is None or kind.modality != "audio":
-        n_bytes = assumed_compute_bytes(replace(tower, patch_size=16), AUDIO_FRAMES * 8, 16)
+    known = None
+    if kind is not None and kind.modality == "audio":
+        known = _simulated(tower, kind, frames, (), flash_attn, (on_gpu, compute_capability))
+    if known is None:
+        n_bytes = assumed_compute_bytes(replace(tower, patch_size=AUDIO_PATCH), AUDIO_FRAMES * AUDIO_PATCH, AUDIO_PATCH)
         return _bound(n_bytes, on_gpu=on_gpu), "assumed"
-    encoder = encoder_of(tower, kind, on_gpu=on_gpu, compute_capability=compute_capability)
-    at_load, _, _ = _run(encoder, [frames], [], flash_attn)
-    return at_load, "exact"
+    return known[0], "exact"
 
 
 # ---- what programs make of it
+
+
+def picture_of(kind: EncoderKind | None, vision: Vision, columns: int, rows: int) -> Picture:
+    """Return the picture behind a grid of patches.
+
+    A tower of fixed size is given its whole size, also where that leaves a rest beside the last patch.
+    """
+    patch = kind.patch_of(vision) if kind is not None else vision.patch_size
+    width, height = columns * patch, rows * patch
+    if kind is not None and not kind.patch and not kind.patch_merges and columns == rows == vision.image_size // patch:
+        width = height = vision.image_size
+    is_overview = kind is not None and width == height == kind.overview
+    return Picture(width=width, height=height, overview=is_overview)
 
 
 def encoding_batches(
