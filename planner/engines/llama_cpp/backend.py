@@ -160,9 +160,18 @@ def attention_kernel(node: Node, compute_capability: int) -> str:
         return "none"
     head = q.shape[0]
     may_vector = head <= 256 and head % 64 == 0 and head != 192 and k.shape[1] % 256 == 0
-    quantized = FORMATS[k.format].quantized or FORMATS[v.format].quantized
-    widest = 2 if compute_capability >= _ADA or compute_capability < _TURING else 1
-    return "vector" if may_vector and quantized and q.shape[1] <= widest else "matrix"
+    return "vector" if may_vector and _prefers_vector(node, compute_capability, n_grouped) else "matrix"
+
+
+def _prefers_vector(node: Node, compute_capability: int, n_grouped: int) -> bool:
+    """Whether one or two queries are too few for the matrix kernels."""
+    q, k, v = node.operands[:3]
+    if FORMATS[k.format].quantized or FORMATS[v.format].quantized:
+        return q.shape[1] <= (1 if _TURING <= compute_capability < _ADA else 2)
+    if q.shape[1] != 1:
+        return False
+    large = n_grouped > 4 and (q.shape[0] >= 256 or k.shape[1] >= 8192)
+    return (compute_capability >= _ADA and q.shape[3] == 1 and not large) or not _grouped_heads(node)
 
 
 def attention_scratch_bytes(node: Node, compute_capability: int) -> int:

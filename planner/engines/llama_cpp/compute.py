@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from planner.engines.llama_cpp.language_graph import language_graph
@@ -41,12 +41,43 @@ class ComputeBuffers:
 def compute_buffers(request: GraphRequest, *, explain: bool = False) -> ComputeBuffers | None:
     """Return the compute buffers of every device, or None where the graph is not understood.
 
-    Runs of equal layers are simulated a few times only where that is proven to give the same bytes.
+    Runs of equal layers are simulated a few times only where that is proven to give the same bytes. A real allocation
+    keeps the larger of the prompt's buffers and those of a single step, which may run elsewhere: host weights are used
+    in place by small batches.
     """
     if not is_understood(request):
         return None
+    found = _shortened(request, explain=explain)
+    if found is None or not request.pinned or not _computes_on_host(request):
+        return found
+    step = replace(request, n_tokens=request.n_seqs, n_outputs=request.n_seqs)
+    return _larger(found, _shortened(step, explain=explain))
+
+
+def _computes_on_host(request: GraphRequest) -> bool:
+    """Whether some weight of a layer or of the output lies on the host."""
+    host = request.backends.host
+    return request.output_device == host or any(
+        device == host and name.startswith("blk.") for name, device in request.weights.items()
+    )
+
+
+def _larger(prompt: ComputeBuffers, step: ComputeBuffers | None) -> ComputeBuffers:
+    """Return for each device the larger buffer of the two."""
+    if step is None:
+        return prompt
+    sizes = tuple(zip(prompt.bytes_by_device, step.bytes_by_device, strict=True))
+    peaks = tuple(
+        b if step_bytes > prompt_bytes else a
+        for (prompt_bytes, step_bytes), a, b in zip(sizes, prompt.peaks, step.peaks, strict=False)
+    )
+    return ComputeBuffers(bytes_by_device=tuple(max(pair) for pair in sizes), peaks=peaks)
+
+
+def _shortened(request: GraphRequest, *, explain: bool) -> ComputeBuffers | None:
     runs = find_runs(layer_signatures(request))
-    return (runs and _simulated(request, runs, explain=explain)) or _simulated(request, [], explain=explain)
+    short = _simulated(request, runs, explain=explain) if runs else None
+    return _simulated(request, [], explain=explain) if short is None else short
 
 
 def _simulated(request: GraphRequest, runs: list[Run], *, explain: bool) -> ComputeBuffers | None:
