@@ -32,7 +32,7 @@ def encoding_of(run: Run, images: Sequence[ImageTokens], kinds: Mapping[str, Enc
         return None
     on_gpu = bool(gpus) and not settings.no_mmproj_offload
     kind = kinds.get(vision.projector)
-    views = _views(vision, images, kind)
+    views = _views(vision, tuple(dict.fromkeys(images)), kind)
 
     def buffers_for(pictures: Sequence[Picture]) -> EncoderBuffers:
         return encoder_buffers(
@@ -46,7 +46,8 @@ def encoding_of(run: Run, images: Sequence[ImageTokens], kinds: Mapping[str, Enc
         )
 
     single = buffers_for([picture for picture, _ in views])
-    together = buffers_for(encoding_batches(kind, views)) if kind is not None and kind.batched else single
+    batches = encoding_batches(kind, _views(vision, images, kind))
+    together = buffers_for(tuple(dict.fromkeys(batches))) if kind is not None and kind.batched else single
     foreign = on_gpu and gpus[0].backend != "cuda"
     own = _compute(single, together, len(images), on_host=not on_gpu, foreign=foreign)
     return Encoding(
@@ -61,7 +62,7 @@ def _views(
 ) -> list[tuple[Picture, int]]:
     """Return every view that is encoded on its own, in pixels, with its tokens."""
     found: list[tuple[Picture, int]] = []
-    for image in dict.fromkeys(images):
+    for image in images:
         grids, tokens = image.patch_grids, image.chunk_tokens
         counts = tokens if len(tokens) == len(grids) else (image.tokens,) * len(grids)
         found += [(picture_of(kind, vision, w, h), n) for (w, h), n in zip(grids, counts, strict=True)]
