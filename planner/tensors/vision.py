@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from planner.model import Tensor
+from planner.tensors.audio import audio_tensors
 from planner.tensors.projectors import PROJECTORS, Entries, bias, matrix, norm
 
 if TYPE_CHECKING:
@@ -38,7 +39,12 @@ def vision_tensors(vision: Vision, n_embd_text: int) -> tuple[Tensor, ...]:
     embeddings, projector = _EMBEDDINGS.get(vision.tower), PROJECTORS.get(vision.projector)
     if embeddings is None or projector is None:
         return ()
-    found = [*embeddings(vision), *_blocks(vision), *projector(vision, n_embd_text)]
+    found = [
+        *embeddings(vision),
+        *_blocks(vision),
+        *projector(vision, n_embd_text),
+        *audio_tensors(vision, n_embd_text),
+    ]
     return tuple(Tensor(name=name, shape=shape, format=stored) for name, shape, stored in found)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from planner.errors import SourceError
-from planner.sources.bytes import FileBytes
+from planner.sources.bytes import open_file
 from planner.sources.gguf.header import Header, StoredTensor, Value, read_header
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def read_gguf(path: str | Path, *, allow_truncated: bool = False) -> GgufFile:
         SourceError: missing, foreign, truncated or hostile; the message says which and what to do.
     """
     parts = part_names(str(path))
-    return read_parts(parts, lambda name: FileBytes(path=Path(name)), allow_truncated=allow_truncated)
+    return read_parts(parts, lambda name: open_file(Path(name)), allow_truncated=allow_truncated)
 
 
 def part_names(name: str) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ Scalar = int | float | str | bool
 Value = Scalar | tuple[Scalar, ...]
 
 MAX_KEYS = 1 << 14
-MAX_TENSORS = 1 << 16
+MAX_TENSORS = 1 << 15  # thirty times the largest model of today
 MAX_KEY_BYTES = 1 << 12
 MAX_KEPT_TEXT_BYTES = 1 << 11
 MAX_KEPT_ELEMENTS = 1 << 10  # of one array; longer ones keep their length only
@@ -125,6 +125,7 @@ def _version(cursor: Cursor) -> tuple[int, str]:
 def _metadata(cursor: Cursor, n_keys: int) -> tuple[dict[str, Value], dict[str, int]]:
     values: dict[str, Value] = {}
     lengths: dict[str, int] = {}
+    n_kept = 0
     for _ in range(n_keys):
         key = cursor.text(MAX_KEY_BYTES)
         if not key or key in values or key in lengths:
@@ -136,6 +137,9 @@ def _metadata(cursor: Cursor, n_keys: int) -> tuple[dict[str, Value], dict[str, 
             kept = _array(cursor, key, lengths)
             if kept is not None:
                 values[key] = kept
+                n_kept += len(kept)
+            if n_kept > MAX_ALL_KEPT_ELEMENTS:
+                raise cursor.fail("holds too many arrays")
         else:
             values[key] = cursor.unpack(*_number(cursor, key, kind))[0]
     return values, lengths
@@ -162,8 +166,6 @@ def _array(cursor: Cursor, key: str, lengths: dict[str, int]) -> tuple[Scalar, .
     if count > MAX_KEPT_ELEMENTS:
         cursor.skip(count * width)
         return None
-    if sum(n for n in lengths.values() if n <= MAX_KEPT_ELEMENTS) > MAX_ALL_KEPT_ELEMENTS:
-        raise cursor.fail("holds too many arrays")
     return cursor.unpack(code, count, width)
 
 
