@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -12,6 +12,7 @@ from planner.engines.llama_cpp.settings import LlamaCppSettings
 from planner.machine import Machine
 from planner.model import Model
 from planner.placement.changes import Asked, smallest_change
+from planner.placement.llama_cpp import balanced
 from planner.placement.objective import Prefer, Quality
 from planner.placement.recommend import Found, cache_choices, search
 from planner.units import format_bytes
@@ -153,6 +154,26 @@ def recommend(question: Question) -> Plan:
     plan = judge(engine, best.model, workload, question.machine, best.placed.settings)
     others = tuple(_plan_of(question, one.model, one.placed.settings) for one in found[1:4])
     return replace(plan, alternatives=others)
+
+
+def recommend_placement(  # noqa: PLR0913 - the whole question
+    engine: Engine,
+    model: Model,
+    workload: Workload,
+    machine: Machine,
+    settings: object,
+    given: Iterable[str] = (),
+) -> Budget:
+    """Return the budget with the layers spread over the GPUs as well as they go, where the user left that open.
+
+    Nothing that fits on the GPUs moves to the host for it.
+    """
+    budget = engine.budget(model, workload, machine, settings)
+    fixed = {"tensor_split", "n_gpu_layers", "split_mode", "override_tensor", "n_cpu_moe"} & set(given)
+    if fixed or not budget.short_devices or len(machine.gpus) < 2 or not isinstance(settings, LlamaCppSettings):
+        return budget
+    spread = balanced(model, workload, settings, budget)
+    return budget if spread is None else engine.budget(model, workload, machine, spread)
 
 
 def _plan_of(question: Question, model: Model, settings: LlamaCppSettings) -> Plan:

@@ -68,6 +68,8 @@ class Deployment:
     workload: Workload
     settings: Any
     given: Mapping[str, object]
+    source: str = ""
+    projector: str | None = None
 
 
 DEFAULT_CONTEXT_TOKENS = 4096
@@ -131,6 +133,8 @@ def parse_request(data: object, *, machine: Machine | None = None, detect: Calla
         workload=workload,
         settings=settings,
         given=request.settings,
+        source=request.model,
+        projector=request.projector,
     )
 
 
@@ -233,6 +237,16 @@ def parse_images(texts: list[str] | tuple[str, ...]) -> tuple[ImageSize, ...]:
         if len(images) > MAX_IMAGES:
             raise UsageError(f"more than {MAX_IMAGES} images in one request")
     return tuple(images)
+
+
+def reopened(deployment: Deployment, quantization: str) -> Model:
+    """Return the deployment's model in another file type."""
+    return open_model(
+        deployment.source,
+        engine=deployment.engine.name,
+        quantization=quantization,
+        projector=deployment.projector,
+    )
 
 
 def with_settings(deployment: Deployment, **changes: object) -> Deployment:

@@ -28,15 +28,25 @@ class Limit:
     ``reason``: why ``next_value`` fails, or why there is no limit below the ceiling.
     """
 
-    dimension: Dimension
+    dimension: Dimension | Literal["quantization"]
     value: str | None
     next_value: str | None
     reason: str
 
 
-def solve(dimension: Dimension, workload: Workload, fails: Fails, context_ceiling: int = MAX_CONTEXT_TOKENS) -> Limit:
-    """Return the largest value of ``dimension`` for which ``fails`` finds nothing wrong, all else as in ``workload``."""
-    steps = _ladder(dimension, workload, context_ceiling)
+def solve(
+    dimension: Dimension,
+    workload: Workload,
+    fails: Fails,
+    *,
+    context_ceiling: int = MAX_CONTEXT_TOKENS,
+    context_floor: int = 0,
+) -> Limit:
+    """Return the largest value of ``dimension`` for which ``fails`` finds nothing wrong, all else as in ``workload``.
+
+    Contexts are tried from above ``context_floor`` tokens (what the images alone take) to ``context_ceiling``.
+    """
+    steps = _ladder(dimension, workload, context_floor, context_ceiling)
     reasons: dict[int, str | None] = {}
 
     def why(step: int) -> str | None:
@@ -78,13 +88,13 @@ class _Ladder:
     ceiling: str
 
 
-def _ladder(dimension: Dimension, workload: Workload, context_ceiling: int) -> _Ladder:
+def _ladder(dimension: Dimension, workload: Workload, context_floor: int, context_ceiling: int) -> _Ladder:
     if dimension == "image":
         return _image_ladder(workload)
     if dimension == "images":
         return _images_ladder(workload)
     if dimension == "context":
-        return _context_ladder(workload, context_ceiling)
+        return _context_ladder(workload, context_floor, context_ceiling)
     return _Ladder(
         top=MAX_COUNT,
         at=lambda n: replace(workload, sequences=n) if dimension == "sequences" else replace(workload, batch=n),
@@ -122,11 +132,11 @@ def _images_ladder(workload: Workload) -> _Ladder:
     )
 
 
-def _context_ladder(workload: Workload, ceiling: int) -> _Ladder:
-    top = max(1, ceiling // CONTEXT_STEP)
+def _context_ladder(workload: Workload, floor: int, ceiling: int) -> _Ladder:
+    base = floor // CONTEXT_STEP
     return _Ladder(
-        top=top,
-        at=lambda step: replace(workload, context_tokens=step * CONTEXT_STEP),
-        label=lambda step: str(step * CONTEXT_STEP),
+        top=max(1, ceiling // CONTEXT_STEP - base),
+        at=lambda step: replace(workload, context_tokens=(base + step) * CONTEXT_STEP),
+        label=lambda step: str((base + step) * CONTEXT_STEP),
         ceiling="this is the context the model was trained for",
     )

@@ -110,6 +110,16 @@ def place(  # noqa: PLR0913 - the whole question
     return found
 
 
+def balanced(
+    model: Model, workload: Workload, settings: LlamaCppSettings, budget: Budget
+) -> LlamaCppSettings | None:
+    """Return the settings that spread all places so that the fullest GPU keeps most to spare, None if they cannot fit."""
+    costs, experts = place_costs(model, workload, settings, flash_attn=settings.flash_attn != "off")
+    tried = Placed(settings=settings, budget=budget)
+    counts = spread(costs, _spare(tried, costs, experts, budget.n_gpus, model))
+    return None if counts is None else _offloaded(settings, model, counts, budget.n_gpus)
+
+
 def _confirmed(settings: LlamaCppSettings, budget_of: BudgetOf) -> Placed:
     return Placed(settings=settings, budget=budget_of(settings))
 

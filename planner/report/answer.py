@@ -22,7 +22,7 @@ def answer(plan: Plan) -> dict[str, object]:
         "engine_version": plan.engine_version,
         "simulated": plan.machine.simulated,
         "devices": [_device(device) for device in budget.devices] if budget else [],
-        "image_tokens": [_image(image) for image in budget.image_tokens] if budget else [],
+        "image_tokens": [image_mapping(image) for image in budget.image_tokens] if budget else [],
         "settings": dict(budget.settings) if budget else _settings(plan.settings),
         "changes": list(plan.changes),
         "reasons": list(plan.reasons),
@@ -76,7 +76,8 @@ def _item(item: Item) -> dict[str, object]:
     }
 
 
-def _image(image: ImageTokens) -> dict[str, object]:
+def image_mapping(image: ImageTokens) -> dict[str, object]:
+    """Return one image of the answer."""
     found: dict[str, object] = {
         "image": image.image,
         "tokens": image.tokens,
