@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from planner.catalog.data import load_data, profiles_folder, read_text
+from planner.catalog.directories import profile_text, read_user_profile, replacements, user_profiles
 from planner.catalog.merging import merged, unfolded
 from planner.errors import SourceError, UsageError
 from planner.file_types import known_file_type
@@ -43,7 +44,10 @@ def load_model(name: str, quantization: str | None = None, engine: Engine = "ggu
     """
     from planner.catalog.build import model_of  # noqa: PLC0415 - pydantic is behind it
 
-    model = model_of(find_model(name, engine))
+    profile = find_model(name, engine)
+    model = model_of(profile)
+    said = replacements(user_profiles(), _shipped(), profile.name) if profile.name in user_profiles() else ()
+    model = replace(model, notes=(*model.notes, *said))
     if engine == "hf":
         return replace(model, quantization=quantization)
     return with_tensors(model, known_file_type(quantization or DEFAULT_FILE_TYPE))
@@ -93,7 +97,7 @@ def find_model(name: str, engine: Engine = "hf") -> Profile:
 
 def model_names() -> tuple[str, ...]:
     """Return the names of all profiles, sorted."""
-    return _stems()
+    return tuple(sorted(_stems()))
 
 
 def list_profiles(engine: Engine = "hf") -> tuple[Profile, ...]:
@@ -102,7 +106,7 @@ def list_profiles(engine: Engine = "hf") -> tuple[Profile, ...]:
     Raises:
         SourceError: one is damaged.
     """
-    return tuple(_checked(stem, engine) for stem in _stems())
+    return tuple(_checked(stem, engine) for stem in model_names())
 
 
 @cache
@@ -115,9 +119,9 @@ def _checked(stem: str, engine: Engine) -> Profile:
     try:
         profile = Profile.model_validate(whole)
     except ValidationError as error:
-        raise SourceError(f"profiles/models/{stem}.yaml: {' '.join(str(error).split())[:500]}") from error
+        raise SourceError(f"{_place(stem)}: {' '.join(str(error).split())[:500]}") from error
     if profile.name != stem:
-        raise SourceError(f"profiles/models/{stem}.yaml: its name is {profile.name!r}")
+        raise SourceError(f"{_place(stem)}: its name is {profile.name!r}")
     return profile
 
 
@@ -128,16 +132,22 @@ def _extended(stem: str, depth: int = 0) -> dict[str, Any]:
     if base is None:
         return raw
     if depth > 3 or base not in _stems():
-        raise SourceError(f"profiles/models/{stem}.yaml: cannot extend {base!r}")
+        raise SourceError(f"{_place(stem)}: cannot extend {base!r}")
     below = {key: value for key, value in _extended(str(base), depth + 1).items() if key not in ("aliases", "notes")}
     return merged(below, raw)
 
 
 def _raw(stem: str) -> dict[str, Any]:
-    raw = load_data(f"models/{stem}.yaml")
+    own = user_profiles().get(stem)
+    raw = load_data(f"models/{stem}.yaml") if own is None else read_user_profile(own)
     if not isinstance(raw, dict):
-        raise SourceError(f"profiles/models/{stem}.yaml: is no mapping")
+        raise SourceError(f"{_place(stem)}: is no mapping")
     return raw
+
+
+def _place(stem: str) -> str:
+    """Return where the profile lies, for messages."""
+    return str(user_profiles().get(stem, f"profiles/models/{stem}.yaml"))
 
 
 def _names(raw: dict[str, Any]) -> tuple[str, ...]:
@@ -155,12 +165,20 @@ def _key(name: str) -> str:
 
 @cache
 def _stems() -> tuple[str, ...]:
+    """Return the names of all profiles, users' own before the catalogue's."""
+    own = sorted(user_profiles())
+    return (*own, *sorted(_shipped() - set(own)))
+
+
+@cache
+def _shipped() -> frozenset[str]:
     folder = profiles_folder() / "models"
     found = folder.iterdir() if folder.is_dir() else ()
-    return tuple(sorted(entry.name.removesuffix(".yaml") for entry in found if entry.name.endswith(".yaml")))
+    return frozenset(entry.name.removesuffix(".yaml") for entry in found if entry.name.endswith(".yaml"))
 
 
 @cache
 def _text(stem: str) -> str:
     """Return a profile's text for a first look, before anything is parsed."""
-    return _key(read_text(f"models/{stem}.yaml"))
+    own = user_profiles().get(stem)
+    return _key(read_text(f"models/{stem}.yaml") if own is None else profile_text(own))

@@ -15,7 +15,7 @@ RULES = "engines/llama_cpp/image_rules.yaml"
 
 
 def with_mtmd_rule(model: Model) -> Model:
-    """Return ``model`` with the rule of its projector type, where it has a tower, no such rule yet, and one is known."""
+    """Return ``model`` with its projector type's rule, where it has a tower and no such rule yet, and one is known."""
     vision = model.vision
     if vision is None or "mtmd" in vision.rules:
         return model

@@ -3,8 +3,11 @@
 Each entry: name of the profile → config.json, preprocessor_config.json. Files of the publishers are not copied.
 """
 
+# ruff: noqa: E501 - one model a line
+
 from __future__ import annotations
 
+# fmt: off
 CLIP_336 = {
     "hidden_size": 1024,
     "image_size": 336,
@@ -99,6 +102,9 @@ LLAMA3_ROPE = {
 }
 
 
+# fmt: on
+
+
 def text(model_type, layers, hidden, ff, heads, kv_heads, vocab, context, **more):
     """Return the keys that every decoder has."""
     return {
@@ -119,6 +125,7 @@ def whole(model_type, language, vision, **more):
     return {"model_type": model_type, "text_config": language, "vision_config": vision, **more}
 
 
+# fmt: off
 CONFIGURATIONS = {
     "llava-1.5-7b": (whole("llava", {"model_type": "llama", "max_position_embeddings": 4096, "vocab_size": 32064}, CLIP_336, vision_feature_layer=-2), {"crop_size": {"height": 336, "width": 336}, "size": {"shortest_edge": 336}}),
     "llava-1.5-13b": (whole("llava", text("llama", 40, 5120, 13824, 40, 40, 32064, 4096), CLIP_336), {"crop_size": 336}),
@@ -173,4 +180,5 @@ CONFIGURATIONS = {
     "llama-3.1-8b": (text("llama", 32, 4096, 14336, 32, 8, 128256, 131072, rope_scaling=LLAMA3_ROPE), {}),
     "llama-3.1-70b": (text("llama", 80, 8192, 28672, 64, 8, 128256, 131072, rope_scaling=LLAMA3_ROPE), {}),
     "gpt-oss-20b": (text("gpt_oss", 24, 2880, 2880, 64, 8, 201088, 131072, head_dim=64, num_local_experts=32, num_experts_per_tok=4, sliding_window=128, attention_bias=True, rope_scaling={"rope_type": "yarn", "factor": 32.0}), {}),
-}  # fmt: skip
+}
+# fmt: on

@@ -122,7 +122,17 @@ def llama_names(n_layers=2, n_embd=64, n_ff=128, n_kv=32, prefix="model."):
     return found
 
 
-TINY = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 96, "max_position_embeddings": 512, "torch_dtype": "bfloat16"}  # fmt: skip
+TINY = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 96,
+    "max_position_embeddings": 512,
+    "torch_dtype": "bfloat16",
+}
 
 
 def qwen_names():
@@ -230,10 +240,22 @@ SCHEMES = {
     "awq": ({"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm"}, "awq"),
     "gptq": ({"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False}, "gptq"),
     "fp8": ({"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}, "fp8_block"),
-    "bitsandbytes": ({"quant_method": "bitsandbytes", "load_in_4bit": True, "load_in_8bit": False, "bnb_4bit_quant_type": "nf4"}, "nf4"),
-    "compressed-tensors": ({"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", "group_size": 32}}}}, "w4a16"),
+    "bitsandbytes": (
+        {"quant_method": "bitsandbytes", "load_in_4bit": True, "load_in_8bit": False, "bnb_4bit_quant_type": "nf4"},
+        "nf4",
+    ),
+    "compressed-tensors": (
+        {
+            "quant_method": "compressed-tensors",
+            "format": "pack-quantized",
+            "config_groups": {
+                "group_0": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", "group_size": 32}}
+            },
+        },
+        "w4a16",
+    ),
     "mxfp4": ({"quant_method": "mxfp4"}, "mxfp4"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("scheme", sorted(SCHEMES))
@@ -331,9 +353,13 @@ HOSTILE = {
     "tower": {**CONFIGURATIONS["qwen2.5-vl-3b"][0], "vision_config": {"depth": 10**9}},
     "patch": {**CONFIGURATIONS["gemma-3-4b"][0], "vision_config": {"patch_size": 0, "image_size": 896}},
     "experts": {**CONFIGURATIONS["qwen3-vl-30b-a3b"][0]["text_config"], "num_experts_per_tok": 1000},
-    "shared": {"model_type": "gemma4", "text_config": {**CONFIGURATIONS["gemma-4-e2b"][0]["text_config"], "num_kv_shared_layers": 35}, "vision_config": {}},
+    "shared": {
+        "model_type": "gemma4",
+        "text_config": {**CONFIGURATIONS["gemma-4-e2b"][0]["text_config"], "num_kv_shared_layers": 35},
+        "vision_config": {},
+    },
     "quantization": {**TINY, "quantization_config": "awq"},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", sorted(HOSTILE))
