@@ -152,7 +152,7 @@ def counted(image: ImageSize, rule: ImageRule, counting: Counting = "processor")
 
 
 def _sides(tiling: Tiling) -> tuple[int, ...]:
-    return tuple(side for view in tiling.views for side in (view.width, view.height)) or (0,)
+    return (*tiling.content, *(side for view in tiling.views for side in (view.width, view.height)))
 
 
 def _image_tokens(image: ImageSize, tiling: Tiling, counting: Counting) -> ImageTokens:

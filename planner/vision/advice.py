@@ -1,0 +1,130 @@
+"""What to send instead: the largest size that wastes nothing, the next cheaper one, and a ladder of usual sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from planner.budget import ImageTokens
+from planner.errors import UsageError
+from planner.workload import ImageSize
+
+Count = Callable[[ImageSize], ImageTokens]
+"""What an image of this size becomes, for one model, engine and its settings."""
+
+USUAL_SIZES = tuple(
+    ImageSize(width=width, height=height)
+    for width, height in (
+        (224, 224),
+        (336, 336),
+        (448, 448),
+        (512, 512),
+        (640, 480),
+        (672, 672),
+        (896, 896),
+        (1024, 768),
+        (1080, 1920),
+        (1280, 720),
+        (1280, 1024),
+        (1920, 1080),
+        (2048, 1536),
+        (2560, 1440),
+        (3200, 2400),
+        (3840, 2160),
+        (4096, 4096),
+        (8000, 6000),
+    )
+)
+MAX_PROBES = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageAdvice:
+    """One image, what it costs, and what to send instead of it; None where there is nothing better."""
+
+    asked: ImageTokens
+    decoded_bytes: int
+    no_waste: ImageTokens | None
+    cheaper: ImageTokens | None
+
+
+def decoded_bytes(image: ImageSize) -> int:
+    """Return the bytes of the decoded picture, 8-bit RGB: what a server holds before anything is thrown away."""
+    return image.width * image.height * 3
+
+
+def sequence_tokens(counted: ImageTokens) -> int:
+    """Return all places the image takes in the context: its own tokens and the structural ones."""
+    return counted.tokens + counted.extra_tokens
+
+
+def with_long_side(image: ImageSize, long_side: int) -> ImageSize:
+    """Return the size of the same aspect ratio with its longer side at ``long_side``, no side under one pixel."""
+    longest = max(image.width, image.height)
+    width, height = (max(1, round(side * long_side / longest)) for side in (image.width, image.height))
+    return ImageSize(width=width, height=height)
+
+
+def largest_without_waste(count: Count, image: ImageSize) -> ImageTokens | None:
+    """Return the largest size of this aspect ratio, up to the image's own, of which no pixel is thrown away.
+
+    Found by halving: a pixel more on the longer side of what is returned wastes some. None where every size does.
+
+    Raises:
+        UsageError: the image itself is refused.
+    """
+    whole = count(image)
+    if not whole.wasted_pixels:
+        return whole
+    low, high, best = 0, max(image.width, image.height), None
+    while high - low > 1:
+        middle = (low + high) // 2
+        found = _tried(count, with_long_side(image, middle))
+        if found is not None and not found.wasted_pixels:
+            low, best = middle, found
+        else:
+            high = middle
+    return best
+
+
+def next_cheaper(count: Count, image: ImageSize) -> ImageTokens | None:
+    """Return the largest smaller size of this aspect ratio that takes fewer tokens, None if none of those tried does.
+
+    Rules with tiles are not monotone, so sizes are tried one by one from above, evenly spaced if there are too many.
+
+    Raises:
+        UsageError: the image itself is refused.
+    """
+    cost = sequence_tokens(count(image))
+    longest = max(image.width, image.height)
+    step = longest // MAX_PROBES + 1
+    for long_side in range(longest - 1, 0, -step):
+        found = _tried(count, with_long_side(image, long_side))
+        if found is not None and sequence_tokens(found) < cost:
+            return found
+    return None
+
+
+def advise(count: Count, image: ImageSize) -> ImageAdvice:
+    """Return what the image costs and what to send instead.
+
+    Raises:
+        UsageError: the image is refused.
+    """
+    asked = count(image)
+    no_waste = largest_without_waste(count, image) if asked.wasted_pixels else None
+    return ImageAdvice(
+        asked=asked, decoded_bytes=decoded_bytes(image), no_waste=no_waste, cheaper=next_cheaper(count, image)
+    )
+
+
+def ladder(count: Count, sizes: Iterable[ImageSize] = USUAL_SIZES) -> tuple[ImageTokens, ...]:
+    """Return what each size becomes, without those that the processor refuses."""
+    return tuple(found for size in sizes if (found := _tried(count, size)) is not None)
+
+
+def _tried(count: Count, image: ImageSize) -> ImageTokens | None:
+    try:
+        return count(image)
+    except UsageError:
+        return None
