@@ -28,9 +28,7 @@ def check_line(name: str, line: Line, *, machine: Machine | None, detect: Callab
         SourceError: its model cannot be read.
     """
     deployment = parse_request(line.request, machine=machine, detect=detect)
-    plan = judge(
-        deployment.engine, deployment.model, deployment.workload, deployment.machine, deployment.settings
-    )
+    plan = judge(deployment.engine, deployment.model, deployment.workload, deployment.machine, deployment.settings)
     if plan.verdict == "does_not_fit":
         plan = repaired(plan, deployment.engine) or plan
     return Check(name=name, plan=plan, warnings=(*line.remarks, *settings_warnings(deployment)))

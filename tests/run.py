@@ -20,7 +20,7 @@ CHECKS = (
     ("format", ("ruff", "format", "--check", ".")),
     ("types", ("mypy",)),
     ("layers", ("importlinter.cli", "lint_imports_command")),
-    ("docs", ("cogapp", "--check", "--diff", "-I", "docs", "README.md", *DOCS)),
+    ("docs", ("cogapp", "-P", "--check", "--diff", "-I", "docs", "README.md", *DOCS)),
     ("tests", ("pytest", "-n", "2", "--cov", "--cov-report=term:skip-covered", "--cov-fail-under=90")),
 )
 

@@ -54,7 +54,9 @@ def command(  # noqa: PLR0913 - options
 
     if not sizes:
         rows = ladder(count)
-        click.echo(json.dumps(ladder_mapping(found, name, rows), indent=2) if as_json else ladder_screen(found, name, rows))
+        click.echo(
+            json.dumps(ladder_mapping(found, name, rows), indent=2) if as_json else ladder_screen(found, name, rows)
+        )
         return 0
     advices = [(size, advise(count, size)) for size in sizes]
     if as_json:

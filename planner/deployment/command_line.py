@@ -60,7 +60,9 @@ def read_command_line(words: Sequence[str], environment: Mapping[str, str] | Non
         if separator:
             given[name] = value
     if not rest:
-        raise UsageError("no command line to check; write it after '--', like: vlplan check -- llama-server -m model.gguf")
+        raise UsageError(
+            "no command line to check; write it after '--', like: vlplan check -- llama-server -m model.gguf"
+        )
     reader = _reader(rest)
     if reader is None:
         raise UsageError(
@@ -183,7 +185,11 @@ def _llama_value(kind: str, name: str, value: str, before: object) -> object:
         return [_number(name, part) for part in re.split(r"[,/]", value)]
     if kind == "texts":
         return [*(before if isinstance(before, list) else []), *value.split(",")]
-    return {"1": "on", "0": "off", "true": "on", "false": "off"}.get(value, value) if name in ("-fa", "--flash-attn") else value
+    return (
+        {"1": "on", "0": "off", "true": "on", "false": "off"}.get(value, value)
+        if name in ("-fa", "--flash-attn")
+        else value
+    )
 
 
 def _integer(name: str, value: str) -> int:
@@ -220,9 +226,7 @@ def _python_style(engine: str, words: Sequence[str], model_option: str) -> Line:
     flags = _flags_of(engine)
     seen: list[str] = []
     for name, value in _options(words, lambda _: None):
-        if not name and "model" not in reading.request:
-            reading.request["model"] = value
-        elif name == model_option:
+        if (not name and "model" not in reading.request) or name == model_option:
             reading.request["model"] = value
         elif name in flags:
             reading.settings[flags[name]] = _json_value(value)
@@ -274,7 +278,9 @@ def _ollama(words: list[str], environment: Mapping[str, str]) -> Line:
         if not name and "model" not in reading.request:
             reading.request["model"] = value
         elif name and name not in {"--keepalive", "--format", "--verbose", "--insecure", "--nowordwrap", "--think"}:
-            reading.remarks.append(f"ollama run has no option {name}: it does nothing; use a Modelfile or the environment")
+            reading.remarks.append(
+                f"ollama run has no option {name}: it does nothing; use a Modelfile or the environment"
+            )
     for variable, (word, convert) in _OLLAMA_WORDS.items():
         if variable in environment:
             try:

@@ -85,7 +85,10 @@ def sarif(checks: Sequence[Check]) -> dict[str, object]:
     """Return a SARIF 2.1.0 log with one result per deployment that does not simply fit, and per warning."""
     results = [_result(check.plan.verdict, _sentence(check), check.name) for check in checks if _notable(check)]
     results += [_result("warning", warning, check.name) for check in checks for warning in check.warnings]
-    driver = {"name": "vlplan", "rules": [{"id": key, "shortDescription": {"text": text}} for key, text in _RULES.items()]}
+    driver = {
+        "name": "vlplan",
+        "rules": [{"id": key, "shortDescription": {"text": text}} for key, text in _RULES.items()],
+    }
     return {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",

@@ -36,7 +36,7 @@ def limits_screen(deployment: Deployment, limits: Sequence[Limit]) -> str:
     model = deployment.model
     lines = [f"{model.name} {model.quantization or ''} on {deployment.engine.name} {deployment.engine.version}"]
     if deployment.machine.simulated:
-        lines.append("SIMULATED: this machine was described, not detected; a described GPU counts as empty.")
+        lines.append("SIMULATED: described, not detected; a described GPU counts as empty.")
     return "\n".join([*lines, *(_lines(limit) for limit in limits)])
 
 

@@ -15,7 +15,7 @@ _VERDICTS = {
     "will_not_load": "WILL NOT LOAD",
     "unknown": "UNKNOWN",
 }
-_SIMULATED = "SIMULATED: this machine was described, not detected; a described GPU counts as empty."
+_SIMULATED = "SIMULATED: described, not detected; a described GPU counts as empty."
 _FULL, _MAYBE, _FREE = "#", "+", "."
 
 
@@ -46,7 +46,15 @@ def plan_screen(plan: Plan, width: int = 80, *, explain: bool = False) -> str:
 
 def _headline(plan: Plan) -> str:
     quantization = f" {plan.model.quantization}" if plan.model.quantization else ""
-    return f"{_VERDICTS[plan.verdict]}: {plan.model.name}{quantization} on {plan.engine} {plan.engine_version}"
+    name = f"{_VERDICTS[plan.verdict]}: {plan.model.name}{quantization} on {plan.engine} {plan.engine_version}"
+    return f"{name}, {_load(plan)}" if plan.budget else name
+
+
+def _load(plan: Plan) -> str:
+    workload = plan.workload
+    times = f" x {workload.sequences} sequences" if workload.sequences > 1 else ""
+    batch = f", batch {workload.batch}" if workload.batch > 1 else ""
+    return f"context {workload.context_tokens}{times}{batch}"
 
 
 def _paragraph(text: str, width: int, first: str) -> str:
@@ -117,12 +125,29 @@ def _speed(plan: Plan) -> str:
 
 
 def _alternatives(plan: Plan) -> str:
-    lines = ["Alternatives"]
-    for other in plan.alternatives:
-        spare = min((d.headroom_bytes for d in other.budget.devices), default=0) if other.budget else 0
-        note = f"{format_bytes(spare)} spare" if other.budget and spare >= 0 else "; ".join(other.reasons[:1])
-        lines.append(f"  {other.engine} {other.model.quantization or ''}: {_VERDICTS[other.verdict].lower()}, {note}")
-    return "\n".join(lines)
+    return "\n".join(["Alternatives", *(f"  {_alternative(other)}" for other in plan.alternatives)])
+
+
+def _alternative(plan: Plan) -> str:
+    verdict = _VERDICTS[plan.verdict].lower()
+    name = " ".join(word for word in (plan.engine, plan.model.quantization) if word)
+    if plan.budget is None:
+        return f"{name}: {verdict}; {' '.join(plan.reasons)}"
+    spare = min(device.headroom_bytes for device in plan.budget.devices if device.items)
+    room = f"{format_bytes(abs(spare))} {'spare' if spare >= 0 else 'short'}"
+    return f"{name}{_differences(plan)}: {verdict}, {room}"
+
+
+def _differences(plan: Plan) -> str:
+    """Return what sets a plan apart: cache types, and layers left on the host beside a GPU."""
+    assert plan.budget is not None  # noqa: S101 - narrowed by the caller
+    settings = plan.budget.settings
+    cache = settings.get("cache_type_k", "f16")
+    words = f", cache {cache}" if cache != "f16" else ""
+    host = plan.budget.devices[-1]
+    if plan.machine.gpus and host.layers is not None:
+        words += f", layers {host.layers[0]} to {host.layers[1]} on the host"
+    return words
 
 
 def explanation(plan: Plan, width: int = 80) -> str:

@@ -1,0 +1,166 @@
+"""The command line as a user meets it: what it prints, and the exit code."""
+
+import contextlib
+import io
+import json
+from unittest import mock
+
+import pytest
+
+from planner.cli import app, main
+
+
+def run(*words, stdin=b""):
+    """Run the command in this process and return (exit code, stdout, stderr)."""
+    out, err = io.StringIO(), io.StringIO()
+    replaced = io.TextIOWrapper(io.BytesIO(stdin))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mock.patch("sys.stdin", replaced):
+        try:
+            main(list(words))
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+    return code, out.getvalue(), err.getvalue()
+
+
+def test_help_names_every_command():
+    """The overview lists all commands without importing any of them."""
+    code, out, _ = run("--help")
+    assert code == 0
+    for name in app.list_commands(None):
+        assert name in out
+
+
+@pytest.mark.parametrize("name", app.list_commands(None))
+def test_every_command_explains_itself(name):
+    """Each command has a help text of its own."""
+    code, out, _ = run(name, "--help")
+    assert code == 0
+    assert out.startswith("Usage: vlplan")
+
+
+BOX = ("--gpu", "24GiB", "--ram", "64GiB")
+
+
+def test_the_two_gpu_case():
+    """QwQ-32B Q4_K_M over two GPUs: 65 places, about 9 GB of weights each, 417.66 MiB of embedding on the host."""
+    code, out, _ = run(
+        "estimate", "qwq-32b", "--quantization", "Q4_K_M", "--gpu", "24GiB:2", "--ram", "64GiB", "--json"
+    )
+    answer = json.loads(out)
+    assert code == 0
+    first, second, host = answer["devices"]
+    weights = [sum(i["expected_bytes"] for i in d["items"] if i["component"] == "weights") for d in answer["devices"]]
+    assert first["layers"] == [0, 32]
+    assert second["layers"] == [33, 63]
+    assert second["has_output"]
+    assert not host["has_output"]
+    assert all(8.5 * 2**30 < n < 9.5 * 2**30 for n in weights[:2])
+    assert round(weights[2] / 2**20, 2) == 417.66
+    assert "-ngl 65" in answer["command"]
+
+
+def test_items_sum_to_their_device():
+    """The leaves of the answer sum to each device's totals."""
+    _, out, _ = run("estimate", "qwen2.5-vl-7b", *BOX, "--context", "8192", "--image", "1920x1080", "--json")
+    for device in json.loads(out)["devices"]:
+        assert device["expected_bytes"] == sum(item["expected_bytes"] for item in device["items"])
+        assert device["headroom_bytes"] == device["free_bytes"] - device["high_bytes"]
+
+
+def test_explain_sums_up():
+    """--explain shows formula, numbers and source of every item, and the device's total."""
+    code, out, _ = run("estimate", "llava-1.6-mistral-7b", *BOX, "--explain")
+    assert code == 0
+    assert "CUDA0 total:" in out
+    assert out.count("source:") >= 5
+
+
+def test_a_described_machine_is_marked():
+    """What was not detected says so."""
+    _, out, _ = run("recommend", "llava-1.6-7b", *BOX)
+    assert "SIMULATED" in out
+
+
+def test_screens_stay_within_eighty_columns():
+    """Apart from commands to paste, no line is wider than 80 columns."""
+    _, out, _ = run("recommend", "qwen2.5-vl-7b", *BOX, "--image", "1920x1080")
+    text, _, _ = out.partition("\nRun:")
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("estimate", "no-such-model"), 2, "no-such-model"),
+        (("estimate", "qwen2.5-vl-7"), 2, "qwen2.5-vl-7b"),
+        (("estimate", "qwen2.5-vl-7b", "--engine", "vllmm"), 2, "vllmm"),
+        (("estimate", "qwen2.5-vl-7b", "--set", "ctx_size=0"), 2, "ctx_size"),
+        (("estimate", "qwen2.5-vl-7b", "--set", "nonsense=1"), 2, "nonsense"),
+        (("estimate", "qwen2.5-vl-7b", "--set", "tensor_split=[1,2,3]"), 2, "tensor_split"),
+        (("estimate", "qwen2.5-vl-7b", "--set", 'override_tensor=["(=CPU"]'), 2, "regular expression"),
+        (("estimate", "qwen2.5-vl-7b", "--set", "ubatch_size=many"), 2, "ubatch_size"),
+        (("estimate", "qwen2.5-vl-7b", "--image", "0x100"), 2, "0x100"),
+        (("estimate", "qwen2.5-vl-7b", "--image", "big"), 2, "big"),
+        (("estimate", "qwen2.5-vl-7b", "--image", "100x100:0"), 2, "count"),
+        (("estimate", "qwen2.5-vl-7b", "--quantization", "Q9_9"), 2, "Q9_9"),
+        (("estimate", "/nonexistent/model.gguf"), 1, "nonexistent"),
+        (("estimate", "/"), 1, "/"),
+        (("batch", "/nonexistent.jsonl"), 2, "nonexistent"),
+        (("check",), 2, "nothing to check"),
+        (("check", "--", "frobnicate", "-m", "x"), 2, "frobnicate"),
+        (("check", "missing.yaml"), 2, "missing.yaml"),
+        (("frobnicate",), 2, "frobnicate"),
+        ((), 2, ""),
+    ],
+)
+def test_bad_input_is_one_line_and_the_right_code(words, code, said):
+    """A wrong request is answered with one clear line on stderr, never a traceback."""
+    options = BOX if words and words[0] in ("estimate", "check") and len(words) > 1 and "--" not in words else ()
+    got, out, err = run(*words[:1], *options, *words[1:]) if "--" not in words else run(*words)
+    assert got == code
+    assert said in err
+    assert "Traceback" not in err + out
+    if words:
+        assert len(err.strip().splitlines()) == 1
+
+
+def test_unknown_gpu_offers_the_nearest():
+    """A GPU that is not known names those that are close."""
+    code, _, err = run("recommend", "llava-1.6-7b", "--gpu", "RTX 30700")
+    assert code == 2
+    assert "3070" in err
+
+
+def test_what_does_not_fit_exits_three():
+    """A model far above the machine exits with 3 and says by how much each device is short."""
+    code, out, _ = run("estimate", "qwen2.5-vl-72b", "--gpu", "8GiB", "--ram", "8GiB")
+    assert code == 3
+    assert "short" in out
+
+
+def test_quantised_values_need_flash_attention():
+    """The engine refuses a quantised V cache without flash attention, and so does the plan."""
+    code, out, _ = run("estimate", "qwen2.5-vl-7b", *BOX, "--set", "cache_type_v=q4_0", "--set", "flash_attn=off")
+    assert code == 3
+    assert "flash attention" in out
+
+
+def test_images_that_exceed_the_context_are_refused_with_figures():
+    """Images that cannot fit the context are said to, with both figures."""
+    code, out, _ = run("estimate", "qwen2.5-vl-7b", *BOX, "--image", "3200x2400:3", "--context", "4096")
+    assert code == 3
+    assert "12051" in out
+    assert "4096" in out
+
+
+def test_batch_answers_in_order_and_in_place():
+    """One answer per line, a bad line answered in its place, exit code 1."""
+    good = {"model": "llava-1.6-mistral-7b", "machine": {"gpus": [{"total": "24GiB"}], "ram": "32GiB"}}
+    lines = [json.dumps(good), "not json", "", json.dumps({**good, "unknown": 1}), json.dumps(good)]
+    code, out, _ = run("batch", stdin="\n".join(lines).encode())
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert code == 1
+    assert ["error" in answer for answer in answers] == [False, True, True, False]
+    assert answers[0] == answers[3]
+    assert "unknown" in answers[2]["error"]
