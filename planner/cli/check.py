@@ -22,7 +22,7 @@ from planner.errors import UsageError
     help="How to print the verdicts.",
 )
 @click.option("--strict", is_flag=True, help="Treat 'unknown' as failure of its own and warnings as failures.")
-def command(
+def command(  # noqa: PLR0913 - options
     what: tuple[str, ...],
     *,
     machine_file: str | None,

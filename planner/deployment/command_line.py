@@ -247,7 +247,7 @@ def _flags_of(engine: str) -> dict[str, str]:
         found[(row or {}).get("flag") or prefix + name.replace("_", "-")] = name
         found[prefix + name.replace("_", "-")] = name
         found[prefix + name] = name
-    return found | {short: name for short, name in (data.get("short") or {}).items()}
+    return found | dict((data.get("short") or {}).items())
 
 
 def _json_value(value: str | None) -> object:
@@ -261,13 +261,17 @@ def _json_value(value: str | None) -> object:
 
 # ---- Ollama: the model on the line, the settings in the environment
 
-_OLLAMA_WORDS = {
+def _switch(text: str) -> bool:
+    return text.lower() in ("1", "true", "on")
+
+
+_OLLAMA_WORDS: Mapping[str, tuple[str, Callable[[str], object]]] = {
     "OLLAMA_CONTEXT_LENGTH": ("num_ctx", int),
     "OLLAMA_NUM_PARALLEL": ("num_parallel", int),
     "OLLAMA_KV_CACHE_TYPE": ("kv_cache_type", str),
-    "OLLAMA_FLASH_ATTENTION": ("flash_attention", lambda text: text.lower() in ("1", "true", "on")),
+    "OLLAMA_FLASH_ATTENTION": ("flash_attention", _switch),
     "OLLAMA_GPU_OVERHEAD": ("gpu_overhead", int),
-    "OLLAMA_SCHED_SPREAD": ("sched_spread", lambda text: text.lower() in ("1", "true", "on")),
+    "OLLAMA_SCHED_SPREAD": ("sched_spread", _switch),
 }
 
 

@@ -161,7 +161,7 @@ def parse_question(
     context_given = request.workload.context is not None or _context_of(request.settings) is not None
     workload = _workload(request.workload, request.settings)
     if not context_given:
-        workload = replace(workload, context_tokens=_default_context(first, workload))
+        workload = replace(workload, context_tokens=_default_context(first))
 
     def variant(quantization: str | None) -> Model:
         if quantization is None or quantization == first.quantization:
@@ -192,7 +192,7 @@ def _quantizations(model: Model, given: str | None) -> tuple[str | None, ...]:
     return OFFERED
 
 
-def _default_context(model: Model, workload: Workload) -> int:
+def _default_context(model: Model) -> int:
     """Return the context to plan for when none was asked: 8192 tokens, or what the model was trained for if less."""
     trained = model.language.n_context_train or DEFAULT_CONTEXT_TOKENS
     return min(trained, 2 * DEFAULT_CONTEXT_TOKENS)

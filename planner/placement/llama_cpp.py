@@ -111,7 +111,7 @@ def place(  # noqa: PLR0913 - the whole question
 
 
 def balanced(model: Model, workload: Workload, settings: LlamaCppSettings, budget: Budget) -> LlamaCppSettings | None:
-    """Return the settings that spread all places so that the fullest GPU keeps most to spare, None if they cannot fit."""
+    """Return the settings that leave the fullest GPU most to spare with all places on GPUs, None if they cannot fit."""
     costs, experts = place_costs(model, workload, settings, flash_attn=settings.flash_attn != "off")
     tried = Placed(settings=settings, budget=budget)
     counts = spread(costs, _spare(tried, costs, experts, budget.n_gpus, model))

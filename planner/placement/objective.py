@@ -3,8 +3,9 @@
 =========== ==========================================================================================
 prefer      order of comparison
 =========== ==========================================================================================
-balanced    fits; fast enough to read along (10 tokens/s) or as fast as it gets, in steps of a third; all on the GPUs, if that
-            does not need a file type worse than Q4_K_S; quality; cache quality; context; speed; headroom
+balanced    fits; fast enough to read along (10 tokens/s) or as fast as it gets, in steps of a third; all on
+            the GPUs, if that does not need a file type worse than Q4_K_S; quality; cache quality;
+            context; speed; headroom
 quality     fits; quality; cache quality; speed; context; headroom
 speed       fits; speed; quality; cache quality; context; headroom
 context     fits; context; fast enough; quality; cache quality; headroom
