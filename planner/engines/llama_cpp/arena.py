@@ -74,8 +74,8 @@ class Schedule:
     ``roots``: number of the tensor a view looks into, -1 for a tensor of its own. ``external``: memory exists elsewhere
     (weights, caches). ``layouts``: equal for tensors of the same type, shape and strides. ``scratch``: bytes a tensor
     asks beyond its own on arenas other than the last (the host's). ``steps``: (tensor, arena, operands) in order of
-    execution; ``leafs``: (tensor, arena) placed before. A step with tensor -1 only reads. ``marks``: under a key, a step
-    before which a snapshot is taken, and the first tensor number of that step.
+    execution; ``leafs``: (tensor, arena) placed before. A step with tensor -1 only reads. ``marks``: under a key, a
+    step before which a snapshot is taken, and the first tensor number of that step.
     """
 
     n_bytes: list[int] = field(default_factory=list)
@@ -93,7 +93,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """Free blocks of every arena, (tensor, arena, address) of all that own memory, and the number of the next tensor."""
+    """Free blocks of every arena, (tensor, arena, address) of all that own memory, the number of the next tensor."""
 
     free: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
     live: frozenset[tuple[int, int, int]]

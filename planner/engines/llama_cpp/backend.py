@@ -6,6 +6,7 @@ Only rules that ever decide for language models and vision encoders are here; th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from planner.engines.llama_cpp.graph import Node
@@ -104,7 +105,7 @@ def _ssm_scan(node: Node, _: Backends) -> bool:
     return state.shape[0] == 16 and state.shape[1] == 1 and state.shape[2] % 128 == 0 and groups.shape[1] == 1
 
 
-_RULES = {
+_RULES: dict[str, Callable[[Node, Backends], bool]] = {
     "unary": lambda node, _: node.operands[0].is_contiguous,
     "glu": lambda node, _: _contiguous_from(node.operands[0], 1),
     "mul_mat": _mul_mat,
@@ -124,8 +125,10 @@ _RULES = {
 
 def _grouped_heads(node: Node) -> bool:
     """Whether the kernel may share one K head among several Q heads."""
-    q, k, v, mask = node.operands[:4] if len(node.operands) > 3 else (*node.operands[:3], None)
-    if mask is None or q.shape[2] // k.shape[2] < 2 or k.shape[1] % 256 != 0:
+    if len(node.operands) <= 3:  # no mask
+        return False
+    q, k, v, mask = node.operands[:4]
+    if q.shape[2] // k.shape[2] < 2 or k.shape[1] % 256 != 0:
         return False
     return all(
         stride % 16 == 0

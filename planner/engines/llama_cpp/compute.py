@@ -23,7 +23,7 @@ _understood: dict[int, tuple[Language, GraphTraits, bool]] = {}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peak:
-    """Where an arena is fullest: the operation, its layer (-1 outside), and what lies there (name, bytes), by address."""
+    """Where an arena is fullest: the operation, its layer (-1 outside), what lies there (name, bytes), by address."""
 
     operation: str
     layer: int

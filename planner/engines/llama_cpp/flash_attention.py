@@ -20,10 +20,11 @@ def flash_attn_used(language: Language, settings: LlamaCppSettings, layout: Layo
     if FORMATS[settings.cache_type_v].quantized:
         return True
     on_gpu = {layer.mixer for layer, device in zip(language.layers, layout.slots, strict=False) if device != HOST}
-    return all(_supported(mixer) for mixer in on_gpu)
+    return all(mixer_supported(mixer) for mixer in on_gpu)
 
 
-def _supported(mixer: Mixer) -> bool:
+def mixer_supported(mixer: Mixer) -> bool:
+    """Whether CUDA runs flash attention for a layer's head sizes; layers without attention have nothing to refuse."""
     if isinstance(mixer, LatentAttention):
         if mixer.absorbed:
             key, value, grouped = mixer.kv_lora_rank + mixer.rope_dim, mixer.kv_lora_rank, mixer.n_heads

@@ -53,8 +53,9 @@ def packed_strides(format_name: str, shape: Shape) -> Shape:
 class Node:
     """One tensor: the operation that makes it (``none`` for inputs, weights and caches), shape, strides, operands.
 
-    ``root``: the tensor whose memory it looks into, ``offset`` bytes from its start. ``buffer``: device on which memory exists already. ``kind``: what
-    distinguishes operations of one word (``sigmoid`` of unary). ``layer``: number of the repeating layer, -1 outside.
+    ``root``: the tensor whose memory it looks into, ``offset`` bytes from its start. ``buffer``: device on which memory
+    exists already. ``kind``: what distinguishes operations of one word (``sigmoid`` of unary). ``layer``: number of the
+    repeating layer, -1 outside.
     """
 
     __slots__ = (

@@ -1,8 +1,8 @@
 """Fewer layers, same arena: runs of equal layers are simulated a few times only, and the result proves itself.
 
-The allocator is a deterministic machine. Where its state at the start of a layer (free blocks and live tensors, numbered
-from that layer) equals its state one or two periods earlier, every further period repeats what has been seen. The
-simulation keeps just enough periods to see that happen; where it does not, the full depth is simulated.
+The allocator is a deterministic machine. Where its state at the start of a layer (free blocks and live tensors,
+numbered from that layer) equals its state one or two periods earlier, every further period repeats what has been seen.
+The simulation keeps just enough periods to see that happen; where it does not, the full depth is simulated.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from planner.model import Language
 class GraphTraits:
     """How the engine puts the layer kinds of one architecture together, where that is no matter of its tensors.
 
-    ``positions``: numbers per token that rotate queries and keys; ``sectioned`` is 4 where the file has rotary sections.
+    ``positions``: numbers per token that rotate queries and keys; ``sectioned`` is 4 where the file has sections.
     ``rotary``: ``stepped`` leaves every n-th layer (``no_rope_layer_step``) without, ``windowed`` all without a window.
     ``rotary_factors``: which layers read the stored frequency factors. ``qk_norm``: whether the weighted norms of
     queries and keys stand before or after the rotation; ``rotated_norm``: an unweighted one after it, on layers that
@@ -68,7 +68,7 @@ def traits_from(entry: Mapping[str, object]) -> GraphTraits:
 class GraphRequest:
     """Everything the engine's worst-case graph depends on. Devices are GPU numbers; the host is ``backends.host``.
 
-    ``weights``: device of each stored tensor by name. ``layer_devices``, ``cache_devices``: of each layer and its cache.
+    ``weights``: device of each stored tensor by name. ``layer_devices``, ``cache_devices``: of each layer, its cache.
     ``n_tokens``: of the ubatch; ``n_outputs``: rows of logits asked; ``n_cells``, ``n_window_cells``: of one cache
     stream; ``n_context``: of one sequence. ``pinned``: norms stay with their layer, as in a real allocation of a fully
     offloaded model; a measurement without allocation (``--fit``) drops that.

@@ -99,7 +99,9 @@ def attend(b: Build, q: Node, k: Node | None, v: Node | None, mixer: Attention) 
     window = mixer.window_tokens is not None
     k_rotation = b.rotation("k", mixer.key_dim, window=window)
     v_rotation = b.rotation("v", mixer.value_dim, window=window)
-    q, k, v = _rotated(b, q, k_rotation), _rotated(b, k, k_rotation), _rotated(b, v, v_rotation)
+    q = _rotated(b, q, k_rotation)
+    k = None if k is None else _rotated(b, k, k_rotation)
+    v = None if v is None else _rotated(b, v, v_rotation)
     for tensor in (q, k, v) if b.windowed else (q, v, k):
         if tensor is not None:
             b.graph.expand(tensor)
@@ -110,16 +112,16 @@ def attend(b: Build, q: Node, k: Node | None, v: Node | None, mixer: Attention) 
     out = scores_and_values(
         b, q, cached_keys(b, mixer), _cached_values(b, mixer), window=window, sinks=_sinks(b, mixer)
     )
-    return out if v_rotation is None else _rotated(b, out, v_rotation) or out
+    return _rotated(b, out, v_rotation)
 
 
 def _sinks(b: Build, mixer: Attention) -> Node | None:
     return b.of_layer("attn_sinks.weight") if mixer.sinks else None
 
 
-def _rotated(b: Build, x: Node | None, rotation: Node | None) -> Node | None:
+def _rotated(b: Build, x: Node, rotation: Node | None) -> Node:
     """Return ``x`` times a Hadamard matrix, block by block."""
-    if x is None or rotation is None:
+    if rotation is None:
         return x
     g, n = b.graph, rotation.shape[0]
     blocks = g.reshape(x, n, x.n_elements // n) if x.is_contiguous else g.cont(x, n, x.n_elements // n)
@@ -187,13 +189,13 @@ def _cached_values(b: Build, mixer: Attention) -> Node:
         row = row_bytes(cache.format, width)
         strides = (row_bytes(cache.format, h), row, row * cells)
         return b.graph.view(cache, (h, mixer.n_kv_heads, cells, n_streams), strides)
-    strides = tuple(row_bytes(cache.format, cells * n) for n in (h, 1, width))
-    return b.graph.view(cache, (cells, mixer.n_kv_heads, h, n_streams), strides)
+    transposed = tuple(row_bytes(cache.format, cells * n) for n in (h, 1, width))
+    return b.graph.view(cache, (cells, mixer.n_kv_heads, h, n_streams), transposed)
 
 
 def scores_and_values(  # noqa: PLR0913 - attention has this many parts
     b: Build,
-    q: Node | None,
+    q: Node,
     k: Node,
     v: Node,
     *,
@@ -201,9 +203,7 @@ def scores_and_values(  # noqa: PLR0913 - attention has this many parts
     sinks: Node | None = None,
     decompress: Node | None = None,
 ) -> Node:
-    """List attention proper; return (heads x value, tokens). ``decompress``: a matrix per head applied to the result."""
-    if q is None:
-        raise ValueError("attention without queries")
+    """List attention proper; return (heads x value, tokens). ``decompress``: a matrix per head for the result."""
     g = b.graph
     n_streams = k.shape[3]
     transposed = v.strides[1] > v.strides[2]
