@@ -143,6 +143,27 @@ def _narrow_mlp(vision: Vision, n_text: int) -> Entries:
     yield from _linear("mm.2", width, n_text)
 
 
+def _framed_matrix(vision: Vision, n_text: int) -> Entries:
+    """One matrix over the features of two towers, and the vectors that end rows and part views."""
+    yield "v.image_newline", (n_text,), "f32"
+    yield "v.view_seperator", (n_text,), "f32"  # spelled so in the files
+    yield from _linear("mm.model.fc", 2 * vision.n_embd, n_text)
+
+
+def _two_mergers(vision: Vision, n_text: int) -> Entries:
+    """A merger with attention among the tower's blocks, and a second one behind them; each joins 2 x 2."""
+    n_embd, joined = vision.n_embd, 4 * vision.n_embd
+    yield from norm("v.vit_merger.ln1", n_embd)
+    for word in ("q", "k", "v", "out"):
+        yield from _linear(f"v.vit_merger.attn_{word}", n_embd, n_embd)
+    yield from norm("v.vit_merger.ds_ln", joined)
+    yield from _linear("v.vit_merger.ds_ffn_up", joined, 4 * vision.n_ff)
+    yield from _linear("v.vit_merger.ds_ffn_down", 4 * vision.n_ff, n_embd)
+    yield from norm("mm.input_norm", joined)
+    yield from _linear("mm.up", joined, joined)
+    yield from _linear("mm.down", joined, n_text)
+
+
 PROJECTORS: dict[str, Callable[[Vision, int], Entries]] = {
     "mlp": _mlp,
     "qwen2vl_merger": _merger,
@@ -158,4 +179,6 @@ PROJECTORS: dict[str, Callable[[Vision, int], Entries]] = {
     "idefics3": _shuffled_matrix,
     "kimivl": _normed_merger,
     "lfm2": _narrow_mlp,
+    "deepseekocr": _framed_matrix,
+    "minicpmv4_6": _two_mergers,
 }

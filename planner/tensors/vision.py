@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from planner.model import Tensor
 from planner.tensors.audio import audio_tensors
 from planner.tensors.projectors import PROJECTORS, Entries, bias, matrix, norm
+from planner.tensors.sam import sam_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,6 +81,15 @@ def _siglip(vision: Vision) -> Entries:
     yield from norm("v.post_ln", vision.n_embd)
 
 
+def _sam_and_clip(vision: Vision) -> Entries:
+    """Yield two towers in series; the second takes the first one's features but keeps its own patches in the file."""
+    yield from _patches(vision, stored="f32")
+    yield "v.class_embd", (vision.n_embd,), "f32"
+    yield from _positions(vision, "f32", extra=1)
+    yield from norm("v.pre_ln", vision.n_embd)
+    yield from sam_tensors(vision)
+
+
 def _internvit(vision: Vision) -> Entries:
     yield from _patches(vision)
     yield "v.class_embd", (vision.n_embd,), "f32"
@@ -131,6 +141,7 @@ def _glm4v(vision: Vision) -> Entries:
 _EMBEDDINGS: dict[str, Callable[[Vision], Iterator[tuple[str, tuple[int, ...], str]]]] = {
     "clip": _clip,
     "siglip": _siglip,
+    "sam_clip": _sam_and_clip,
     "moonvit": _siglip,
     "internvit": _internvit,
     "qwen2vl": _two_frames,
@@ -145,6 +156,7 @@ _EMBEDDINGS: dict[str, Callable[[Vision], Iterator[tuple[str, tuple[int, ...], s
 _FORMS: dict[str, Blocks] = {
     "qwen2.5vl": Blocks(norm_bias=False, gated=True),
     "qwen3vl": Blocks(fused_qkv=True),
+    "sam_clip": Blocks(fused_qkv=True),
     "internvit": Blocks(layer_scale=True),
     "pixtral": Blocks(bias=False, norm_bias=False, gated=True),
     "gemma4v": Blocks(bias=False, norm_bias=False, gated=True, head_norms=True, post_norms=True),
