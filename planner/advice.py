@@ -12,6 +12,7 @@ from planner.engines.llama_cpp.settings import LlamaCppSettings
 from planner.machine import Machine
 from planner.model import Model
 from planner.placement.changes import Asked, smallest_change
+from planner.placement.choices import settings_choices
 from planner.placement.llama_cpp import balanced
 from planner.placement.objective import Prefer, Quality
 from planner.placement.recommend import Found, cache_choices, search
@@ -123,7 +124,7 @@ class Question:
     quantizations: tuple[str | None, ...]
     workload: Workload
     machine: Machine
-    settings: LlamaCppSettings
+    settings: object
     given: frozenset[str]
     context_given: bool
     quality: Quality
@@ -140,8 +141,37 @@ def recommend(question: Question) -> Plan:
     support = engine.loads(first)
     if support.verdict == "unsupported":
         return judge(engine, first, question.workload, question.machine, question.settings)
-    models = [first, *(question.variant(word) for word in question.quantizations[1:])]
-    settings = cache_choices(question.settings, question.given)
+    if not isinstance(question.settings, LlamaCppSettings):
+        return _first_that_fits(question)
+    return _searched(question, question.settings)
+
+
+def _first_that_fits(question: Question) -> Plan:
+    """Return the first plan that fits of those to try, best quality first; else the one that is least short.
+
+    For engines that place layers by themselves.
+    """
+    plans: list[Plan] = []
+    choices = settings_choices(question.settings, len(question.machine.gpus), question.given)
+    for word in question.quantizations:
+        model = question.variant(word)
+        for settings in choices:
+            plan = judge(question.engine, model, question.workload, question.machine, settings)
+            if plan.verdict == "fits":
+                return replace(plan, alternatives=tuple(plans[-2:]))
+            plans.append(plan)
+    return max(plans, key=_least_headroom)
+
+
+def _least_headroom(plan: Plan) -> int:
+    devices = plan.budget.devices if plan.budget else ()
+    return min((device.headroom_bytes for device in devices), default=-(1 << 62))
+
+
+def _searched(question: Question, settings: LlamaCppSettings) -> Plan:
+    engine = question.engine
+    models = [question.variant(word) for word in question.quantizations]
+    choices = cache_choices(settings, question.given)
 
     def budget_of(model: Model, choice: LlamaCppSettings) -> Budget:
         return engine.budget(model, question.workload, question.machine, choice)
@@ -149,7 +179,7 @@ def recommend(question: Question) -> Plan:
     found = search(models, question.workload, question.machine, settings, budget_of, question.quality, question.prefer)
     best = found[0]
     if not best.score.fits:
-        return _changed(question, models) or _plan_of(question, best.model, best.placed.settings)
+        return _changed(question, settings, models) or _plan_of(question, best.model, best.placed.settings)
     workload = question.workload if question.context_given else _grown(question, best)
     plan = judge(engine, best.model, workload, question.machine, best.placed.settings)
     others = tuple(_plan_of(question, one.model, one.placed.settings) for one in found[1:4])
@@ -196,8 +226,8 @@ def _same(model: Model) -> Model:
     return model
 
 
-def _changed(question: Question, models: list[Model]) -> Plan | None:
-    asked = Asked(model=models[0], workload=question.workload, settings=question.settings)
+def _changed(question: Question, settings: LlamaCppSettings, models: list[Model]) -> Plan | None:
+    asked = Asked(model=models[0], workload=question.workload, settings=settings)
     return _with_smallest_change(question.engine, asked, question.machine, models[1:])
 
 

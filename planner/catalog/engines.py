@@ -133,8 +133,16 @@ def _lmdeploy(version: str | None) -> Engine:
     return lmdeploy_engine(version, support_tables(), rules, options)
 
 
+def _ollama(version: str | None) -> Engine:
+    from planner.engines.ollama import ollama_engine  # noqa: PLC0415 - one engine at a time
+
+    rules, options = load_data("engines/ollama.yaml"), load_data("engines/options/ollama.yaml")
+    return ollama_engine(version, support_tables(), rules, options, load_engine("llama.cpp").budget)
+
+
 _FACTORIES: Mapping[str, Callable[[str | None], Engine]] = {
     "llama.cpp": _llama_cpp,
+    "ollama": _ollama,
     "vllm": _vllm,
     "lmdeploy": _lmdeploy,
 }

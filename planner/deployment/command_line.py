@@ -261,6 +261,7 @@ def _json_value(value: str | None) -> object:
 
 # ---- Ollama: the model on the line, the settings in the environment
 
+
 def _switch(text: str) -> bool:
     return text.lower() in ("1", "true", "on")
 

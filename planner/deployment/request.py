@@ -189,7 +189,7 @@ def _quantizations(model: Model, given: str | None) -> tuple[str | None, ...]:
     """Return the file types to compare: the one given, that of a file, or those people publish."""
     if given is not None or model.source.endswith(".gguf"):
         return (model.quantization,)
-    return OFFERED
+    return OFFERED if model.quantization is not None else (None,)
 
 
 def _default_context(model: Model) -> int:

@@ -41,7 +41,7 @@ def _block(size: ImageSize, advice: ImageAdvice) -> str:
         f"  tokens          {_tokens(asked)}",
         f"  resized to      {asked.resized_to}, {asked.tiles} tile{'s' if asked.tiles != 1 else ''}",
         f"  decoded         {n_pixels / 1e6:.2f} million pixels, {format_bytes(advice.decoded_bytes)} as RGB",
-        f"  thrown away     {asked.wasted_pixels / 1e6:.2f} million pixels, {asked.wasted_pixels / n_pixels:.0%} of them",
+        f"  thrown away     {asked.wasted_pixels / 1e6:.2f} M pixels, {asked.wasted_pixels / n_pixels:.0%}",
     ]
     if advice.no_waste is not None and asked.wasted_pixels:
         lines.append(f"  nothing wasted  send {advice.no_waste.image}: {_tokens(advice.no_waste)}")
