@@ -176,7 +176,7 @@ def _searched(question: Question, settings: LlamaCppSettings) -> Plan:
     def budget_of(model: Model, choice: LlamaCppSettings) -> Budget:
         return engine.budget(model, question.workload, question.machine, choice)
 
-    found = search(models, question.workload, question.machine, settings, budget_of, question.quality, question.prefer)
+    found = search(models, question.workload, question.machine, choices, budget_of, question.quality, question.prefer)
     best = found[0]
     if not best.score.fits:
         return _changed(question, settings, models) or _plan_of(question, best.model, best.placed.settings)

@@ -140,10 +140,26 @@ def _ollama(version: str | None) -> Engine:
     return ollama_engine(version, support_tables(), rules, options, load_engine("llama.cpp").budget)
 
 
+def _sglang(version: str | None) -> Engine:
+    from planner.engines.sglang import sglang_engine  # noqa: PLC0415 - one engine at a time
+
+    rules, options = load_data("engines/sglang.yaml"), load_data("engines/options/sglang.yaml")
+    return sglang_engine(version, support_tables(), rules, options)
+
+
+def _measured(version: str | None) -> Engine:
+    from planner.engines.measured import measured_engine  # noqa: PLC0415 - one engine at a time
+
+    return measured_engine(version)
+
+
 _FACTORIES: Mapping[str, Callable[[str | None], Engine]] = {
     "llama.cpp": _llama_cpp,
     "ollama": _ollama,
     "vllm": _vllm,
+    "sglang": _sglang,
     "lmdeploy": _lmdeploy,
+    "measured": _measured,
 }
 ENGINES = tuple(_FACTORIES)
+COMPARED = tuple(name for name in ENGINES if name != "measured")  # in the order they are tried
