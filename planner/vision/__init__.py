@@ -16,34 +16,26 @@ from planner.vision.adaptive_slices import adaptive_slices
 from planner.vision.anyres import anyres
 from planner.vision.candidate_resolutions import candidate_resolutions
 from planner.vision.canvas_tiles import canvas_tiles
+from planner.vision.covering_tiles import covering_tiles
 from planner.vision.dynamic_hd import dynamic_hd
 from planner.vision.fixed import fixed
 from planner.vision.global_and_tiles import global_and_tiles
 from planner.vision.hd_transform import hd_transform
+from planner.vision.least_upscaled_tiles import least_upscaled_tiles
 from planner.vision.longest_edge import longest_edge
 from planner.vision.longest_edge_tiles import longest_edge_tiles
-from planner.vision.mtmd.ceil_canvas import ceil_canvas
-from planner.vision.mtmd.closest_grid import closest_grid
-from planner.vision.mtmd.dynamic_size import dynamic_size
-from planner.vision.mtmd.edge_tiles import edge_tiles
-from planner.vision.mtmd.fixed_size import fixed_size
-from planner.vision.mtmd.global_tiles import global_tiles
-from planner.vision.mtmd.native_tiles import native_tiles
-from planner.vision.mtmd.pinpoints import pinpoints
-from planner.vision.mtmd.slices import slices
-from planner.vision.mtmd.stacked_tiles import stacked_tiles
-from planner.vision.mtmd.stepwise import stepwise
-from planner.vision.mtmd.token_block import token_block
-from planner.vision.mtmd.window_crops import window_crops
+from planner.vision.mtmd import MTMD_RULES
 from planner.vision.naflex_tiles import naflex_tiles
 from planner.vision.navit_resize import navit_resize, navit_token_limit
 from planner.vision.overlapping_crops import merged_crops, overlapping_crops
 from planner.vision.pan_and_scan import pan_and_scan
 from planner.vision.parameters import Parameters
+from planner.vision.patch_budget import patch_budget
 from planner.vision.pooled_budget import pooled_budget
 from planner.vision.smart_resize import smart_resize
 from planner.vision.tile_grid import tile_grid
 from planner.vision.tiled_canvas import tiled_canvas
+from planner.vision.window_crops import window_crops
 
 if TYPE_CHECKING:
     from planner.vision.tiling import Rule, Tiling
@@ -56,35 +48,27 @@ RULES: Mapping[str, Rule] = {
     "anyres": anyres,
     "candidate_resolutions": candidate_resolutions,
     "canvas_tiles": canvas_tiles,
+    "covering_tiles": covering_tiles,
     "dynamic_hd": dynamic_hd,
     "fixed": fixed,
     "global_and_tiles": global_and_tiles,
     "hd_transform": hd_transform,
+    "least_upscaled_tiles": least_upscaled_tiles,
     "longest_edge": longest_edge,
     "longest_edge_tiles": longest_edge_tiles,
     "merged_crops": merged_crops,
-    "mtmd_ceil_canvas": ceil_canvas,
-    "mtmd_closest_grid": closest_grid,
-    "mtmd_dynamic_size": dynamic_size,
-    "mtmd_edge_tiles": edge_tiles,
-    "mtmd_fixed_size": fixed_size,
-    "mtmd_global_tiles": global_tiles,
-    "mtmd_native_tiles": native_tiles,
-    "mtmd_pinpoints": pinpoints,
-    "mtmd_slices": slices,
-    "mtmd_stacked_tiles": stacked_tiles,
-    "mtmd_stepwise": stepwise,
-    "mtmd_token_block": token_block,
-    "mtmd_window_crops": window_crops,
     "naflex_tiles": naflex_tiles,
     "navit_resize": navit_resize,
     "navit_token_limit": navit_token_limit,
     "overlapping_crops": overlapping_crops,
     "pan_and_scan": pan_and_scan,
+    "patch_budget": patch_budget,
     "pooled_budget": pooled_budget,
     "smart_resize": smart_resize,
     "tile_grid": tile_grid,
     "tiled_canvas": tiled_canvas,
+    "window_crops": window_crops,
+    **MTMD_RULES,
 }
 
 SYNONYMS: Mapping[str, str] = {
@@ -94,6 +78,7 @@ SYNONYMS: Mapping[str, str] = {
     "min_dynamic_patch": "min_patches",
     "max_image_size": "tile",
 }
+WITHOUT_EFFECT = frozenset({"device", "do_convert_rgb", "do_normalize", "do_rescale", "fps", "num_frames", "use_fast"})
 COUNTING: Mapping[str, Counting] = {"llama.cpp": "mtmd", "ollama": "mtmd"}  # every other engine: processor
 MAX_MTMD_SIDE = 65536  # pixels; llama.cpp refuses to resize to more
 
@@ -187,6 +172,8 @@ def _flags(
 def _overrides(overrides: Mapping[str, object], rule: ImageRule) -> dict[str, Number]:
     """Return the user's words for the processor as parameters of the rule, ``size`` taken apart.
 
+    Words that change no image's size, such as those for videos, are passed over.
+
     Raises:
         UsageError: the rule has no such parameter.
     """
@@ -196,6 +183,8 @@ def _overrides(overrides: Mapping[str, object], rule: ImageRule) -> dict[str, Nu
         flat.update({str(key): value for key, value in size.items()})
     found: dict[str, Number] = {}
     for word, value in flat.items():
+        if word in WITHOUT_EFFECT:
+            continue
         name = word if word in rule.parameters else SYNONYMS.get(word, word)
         if name not in rule.parameters or not isinstance(value, bool | int | float | str):
             known = ", ".join(sorted(rule.parameters))

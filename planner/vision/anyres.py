@@ -46,14 +46,25 @@ def padded_content(image: ImageSize, canvas: tuple[int, int]) -> tuple[int, int]
     return min(math.ceil(image.width * scale_h), canvas[0]), canvas[1]
 
 
+def shrunk_grid(across: int, down: int, side: int, max_tiles: int) -> tuple[int, int]:
+    """Return the grid interpolated down to about ``max_tiles`` tiles of features, where it is a tenth larger a side."""
+    ratio = math.sqrt(across * down / (max_tiles * side**2))
+    return (int(across // ratio), int(down // ratio)) if ratio > 1.1 else (across, down)
+
+
 def anyres(image: ImageSize, rule: Parameters) -> Tiling:
-    """Return the overview and the canvas's tiles; ``pinpoints`` are (height, width) pairs as published."""
+    """Return the overview and the canvas's tiles; ``pinpoints`` are (height, width) pairs as published.
+
+    ``anyres_max`` (LLaVA-OneVision): features beyond so many tiles are interpolated down to them.
+    """
     tile, patch = rule.positive("tile"), rule.positive("patch")
     canvases = tuple((width, height) for height, width in rule.pairs("pinpoints"))
     canvas = best_canvas(image, canvases)
     columns, rows = canvas[0] // tile, canvas[1] // tile
     side = tile // patch
     across, down = unpadded_grid(image, columns * side, rows * side)
+    if rule.integer("anyres_max", 0):
+        across, down = shrunk_grid(across, down, side, rule.positive("anyres_max"))
     tokens = side * side + across * down + down
     view = View(width=tile, height=tile, patch=patch, n_prefix=rule.integer("prefix", 0), tokens=side * side)
     return Tiling(

@@ -46,8 +46,20 @@ def lifted(width: int, height: int, factor: int) -> tuple[int, int]:
     return int(width * scale), int(height * scale)
 
 
+def lifted_by_side(width: int, height: int, factor: int) -> tuple[int, int]:
+    """Return the size with first the height, then the width brought to at least ``factor``, aspect kept."""
+    if height < factor:
+        width, height = round(width * factor / height), factor
+    if width < factor:
+        width, height = factor, round(height * factor / width)
+    return width, height
+
+
 def smart_resize(image: ImageSize, rule: Parameters) -> Tiling:
-    """Return one view of any size; tokens are its patches, merged ``merge`` x ``merge``.
+    """Return one view of any size; tokens are its patches, merged ``merge`` x ``merge``, with what stands among them.
+
+    Small sides are lifted as GLM-V (``lift_small``) or PaddleOCR-VL (``lift_sides``) do; Hunyuan-VL counts a newline
+    per row (``row_newlines``) and two ``boundary`` tokens among the image's own.
 
     Raises:
         UsageError: the aspect ratio is beyond 200, which the processor refuses.
@@ -56,6 +68,8 @@ def smart_resize(image: ImageSize, rule: Parameters) -> Tiling:
     width, height = image.width, image.height
     if rule.flag("lift_small"):
         width, height = lifted(width, height, patch * merge)
+    if rule.flag("lift_sides"):
+        width, height = lifted_by_side(width, height, patch * merge)
     if max(width, height) / min(width, height) > MAX_ASPECT_RATIO:
         raise refuse(rule, image, f"the aspect ratio is beyond {MAX_ASPECT_RATIO}")
     across, down = bounded(
@@ -67,5 +81,6 @@ def smart_resize(image: ImageSize, rule: Parameters) -> Tiling:
         frames=rule.positive("frames", 1),
     )
     tokens = (across // patch) * (down // patch) // (merge * merge)
+    tokens += down // patch // merge * rule.flag("row_newlines") + rule.integer("boundary", 0)
     view = View(width=across, height=down, patch=patch, tokens=tokens)
     return Tiling(views=(view,), tokens=tokens, extra_tokens=rule.integer("extra", 2), content=(across, down))

@@ -51,6 +51,6 @@ def tile_grid(image: ImageSize, rule: Parameters) -> Tiling:
     return Tiling(
         views=(view,) * n_views,
         tokens=n_views * tokens,
-        extra_tokens=rule.integer("extra", 0),
+        extra_tokens=rule.integer("extra", 0) + rule.integer("extra_per_tile", 0) * (n_views - 1),
         content=(across * tile, down * tile),
     )

@@ -64,6 +64,14 @@ def test_odd_sizes_are_exact(row: dict) -> None:
     assert (found.tiles if row["counts"] == "tiles" else found.tokens) == row["result"]
 
 
+def test_many_processors_are_compared() -> None:
+    """The odd sizes above are those of three dozen processors, some of which they raise on."""
+    table = rows("processors_odd_sizes")
+    assert len({row["processor"] for row in table}) >= 37
+    assert len(table) > 600
+    assert 0 < sum(row["result"] is None for row in table) < 30
+
+
 def test_a_user_may_change_what_the_processor_takes() -> None:
     """mm_processor_kwargs replace the profile's limits, by either of the processor's spellings; other words do not."""
     vision, size = load_model("qwen2.5-vl-7b", engine="hf").vision, parse_image_size("1920x1080")
@@ -73,6 +81,7 @@ def test_a_user_may_change_what_the_processor_takes() -> None:
     assert limited.tokens < plain.tokens
     assert limited.tokens == spelled.tokens
     assert limited.tokens * 784 <= 1003520
+    assert image_tokens(vision, size, "vllm", overrides={"fps": 1, "use_fast": True}) == plain
     with pytest.raises(UsageError, match="takes no max_pixel=1"):
         image_tokens(vision, size, overrides={"max_pixel": 1})
 
