@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache, lru_cache
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +10,14 @@ from planner.errors import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
-    from importlib.resources.abc import Traversable
 
 
 @lru_cache(maxsize=1)
-def profiles_folder() -> Traversable:
+def profiles_folder() -> Path:
     """Return the folder of profiles: inside the package when installed, beside it in a checkout."""
-    packaged = files("planner") / "profiles"
-    return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / "profiles"
+    package = Path(__file__).resolve().parents[1]
+    packaged = package / "profiles"
+    return packaged if packaged.is_dir() else package.parent / "profiles"
 
 
 @cache
@@ -69,10 +68,12 @@ def _strict_loader() -> Any:  # noqa: ANN401 - the class is made at run time
         """The safe loader, but a key that stands twice is an error."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:  # noqa: ANN401, FBT001, FBT002 - PyYAML's signature
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            twice = {repr(key) for key in keys if keys.count(key) > 1}
-            if twice:
-                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {min(twice)}", node.start_mark)
+            seen: set[str] = set()
+            for key_node, _ in node.value:
+                key = repr(self.construct_object(key_node, deep=True))
+                if key in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key}", node.start_mark)
+                seen.add(key)
             mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
             return mapping
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -89,6 +88,8 @@ def find_model(name: str, engine: Engine = "hf") -> Profile:
     for stem in _stems():
         if wanted in _text(stem) and wanted in _names(_raw(stem)):
             return _checked(stem, engine)
+    import difflib  # noqa: PLC0415 - only errors need it
+
     known = {alias for stem in _stems() for alias in _names(_raw(stem))}
     near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
     hint = f"; did you mean {', '.join(near)}?" if near else "; `vlplan profiles` lists them"
