@@ -15,6 +15,7 @@ from planner.sources import hub, ollama
 from planner.sources.gguf.file import part_names, read_gguf, read_parts
 from planner.sources.gguf.model import model_from_files
 from planner.sources.image_rules import with_mtmd_rule
+from planner.sources.measured import read_measured
 from planner.sources.projectors import embedded_projector, projector_beside
 from planner.sources.remote import DEFAULT_TIMEOUT_S, Network, RemoteBytes
 
@@ -62,8 +63,8 @@ def open_model(  # noqa: PLR0913 - the ways to narrow down a source
     """Return the model that ``source`` names, as ``engine`` would load it.
 
     Args:
-        source: an existing .gguf file (any part of a split one) or model folder; ``ollama:name:tag``; ``hf:org/name``
-            or ``org/name`` (``@revision``, ``:Q4_K_M`` for a GGUF repository); an http(s) address of a .gguf file; or
+        source: an existing .gguf file (any part of a split one), model folder or YAML file of measured points;
+            ``ollama:name:tag``; ``hf:org/name`` or ``org/name`` (``@revision``, ``:Q4_K_M`` for a GGUF repository); an http(s) address of a .gguf file; or
             the name of a profile.
         engine: llama.cpp and ollama read GGUF files: a profile or folder gets the tensors such a file would have.
         quantization: the file type (llama.cpp, Ollama) or scheme that a profile or folder is to be planned in.
@@ -112,6 +113,8 @@ def _from_path(path: Path, wanted: _Wanted) -> Model:
         return _from_folder(_local(path), wanted)
     if path.name.endswith(".safetensors") or path.name in {"config.json", "model.safetensors.index.json"}:
         return _from_folder(_local(path.parent), wanted)
+    if path.suffix.lower() in {".yaml", ".yml"}:
+        return read_measured(path)
     file = read_gguf(path)
     model, beside = _with_projector(file, path, wanted)
     return replace(model, projector_source=str(beside)) if beside else model
