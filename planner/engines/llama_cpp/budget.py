@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from planner.budget import Budget, DeviceBudget, ImageTokens, Item, exact_item
+from planner.engines.llama_cpp.bound import bound_bytes
 from planner.engines.llama_cpp.compute import ComputeBuffers, compute_buffers, output_buffer_bytes
 from planner.engines.llama_cpp.kv_cache import kv_cache_bytes
 from planner.engines.llama_cpp.layout import HOST
@@ -28,7 +29,6 @@ class Encoding:
 
 
 Overhead = Callable[[Gpu], Item]
-Bound = Callable[[Run], tuple[int, ...]]
 
 
 def assemble(
@@ -36,13 +36,12 @@ def assemble(
     *,
     traits: GraphTraits | None,
     overhead: Overhead,
-    bound: Bound,
     encoding: Encoding | None,
     images: tuple[ImageTokens, ...] = (),
     refused: tuple[str, ...] = (),
 ) -> Budget:
     """Return the budget of one run: every term on the device that holds it, the host's last."""
-    compute = _compute_items(run, traits, bound)
+    compute = _compute_items(run, traits)
     weights = weights_bytes(run.language, run.layout)
     cache = kv_cache_bytes(run.language, run.layout, run.cache)
     devices = [
@@ -143,26 +142,24 @@ def _stored_items(run: Run, device: int, weights: Mapping[int, int], cache: Mapp
         )
 
 
-def _compute_items(run: Run, traits: GraphTraits | None, bound: Bound) -> list[Item]:
-    """Return the compute buffer of each device, the host's last: exact, or a bound that says so."""
-    found = exact_compute(run, traits)
-    if found is None:
-        return [_bounded(n_bytes) for n_bytes in bound(run)]
+def _compute_items(run: Run, traits: GraphTraits | None) -> list[Item]:
+    """Return the compute buffer of each device, the host's last: simulated, or a bound that says so."""
+    found = None if traits is None else compute_buffers(graph_request(run, traits))
+    if found is None or traits is None:
+        return [_bounded(n_bytes, n_bytes) for n_bytes in _bounds(run)]
+    if any(gpu.backend != "cuda" for gpu in run.machine.gpus):
+        return [_bounded(n, max(n, most)) for n, most in zip(found.bytes_by_device, _bounds(run), strict=True)]
     estimates = _without_allocation(run, traits, found)
     return [
-        _exact_compute(run, n_bytes, estimate)
-        for n_bytes, estimate in zip(found.bytes_by_device, estimates, strict=True)
+        _simulated(run, n_bytes, estimate) for n_bytes, estimate in zip(found.bytes_by_device, estimates, strict=True)
     ]
 
 
-def exact_compute(run: Run, traits: GraphTraits | None, *, pinned: bool = True) -> ComputeBuffers | None:
-    """Return the simulated compute buffers, None where the graph or the back end's rules are not known."""
-    if traits is None or any(gpu.backend != "cuda" for gpu in run.machine.gpus):
-        return None
-    return compute_buffers(graph_request(run, traits, pinned=pinned))
+def _bounds(run: Run) -> tuple[int, ...]:
+    return bound_bytes(graph_request(run, GraphTraits()))
 
 
-def _without_allocation(run: Run, traits: GraphTraits | None, found: ComputeBuffers) -> tuple[int, ...]:
+def _without_allocation(run: Run, traits: GraphTraits, found: ComputeBuffers) -> tuple[int, ...]:
     """Return what the engine's own estimate (``--fit``, its memory table before a load) says of each device.
 
     It forgets which device a norm or a host-side attention is tied to. Under pipeline parallelism that is 16 bytes x
@@ -174,11 +171,11 @@ def _without_allocation(run: Run, traits: GraphTraits | None, found: ComputeBuff
         return tuple(n + more if 0 < index < run.layout.n_gpus else n for index, n in enumerate(real))
     if not run.settings.no_kv_offload and (run.layout.n_gpus < 2 or not run.layout.all_offloaded):
         return real
-    estimate = exact_compute(run, traits, pinned=False)
+    estimate = compute_buffers(graph_request(run, traits, pinned=False))
     return estimate.bytes_by_device if estimate is not None else real
 
 
-def _exact_compute(run: Run, n_bytes: int, estimate: int) -> Item:
+def _simulated(run: Run, n_bytes: int, estimate: int) -> Item:
     """Return the item; outside pipelines the engine's own estimate, where larger, is the high bound."""
     item = exact_item(
         "compute",
@@ -201,16 +198,18 @@ def _exact_compute(run: Run, n_bytes: int, estimate: int) -> Item:
     )
 
 
-def _bounded(n_bytes: int) -> Item:
+def _bounded(expected: int, high: int) -> Item:
+    """Return the item of an architecture or a back end whose rules were not read."""
     return Item(
         component="compute",
         part="language",
-        resident_bytes=n_bytes,
+        resident_bytes=expected,
         low_bytes=0,
-        expected_bytes=n_bytes,
-        high_bytes=n_bytes,
+        expected_bytes=expected,
+        high_bytes=high,
         basis="assumed",
-        formula="upper bound: this architecture's or back end's graph is not known operation by operation",
+        formula="upper bound from the widths of the layers: this architecture's graph or this back end's rules are not "
+        "known operation by operation; where the graph is, the CUDA figure is expected",
         source=SOURCE,
     )
 

@@ -44,7 +44,6 @@ def budget(
         run,
         traits=data.traits.get(model.language.architecture),
         overhead=lambda gpu: overhead_item(gpu, data.overhead),
-        bound=_no_bound,
         encoding=encoding_of(run, images, data.encoders),
         images=images,
         refused=tuple(_refused(run, images)),
@@ -104,7 +103,3 @@ def _non_causal(run: Run) -> bool:
     """Whether the engine decodes an image's tokens without a causal mask (mtmd.cpp)."""
     vision = run.model.vision
     return vision is not None and bool(vision.facts.get("non_causal"))
-
-
-def _no_bound(run: Run) -> tuple[int, ...]:
-    raise NotImplementedError(run.model.name)
