@@ -9,6 +9,7 @@ from planner.errors import SourceError
 from planner.model import ImageRule, Vision
 from planner.sources.hf.documents import with_defaults
 from planner.sources.hf.words import Lookup
+from planner.sources.image_rules import check_parameters
 
 if TYPE_CHECKING:
     from planner.sources.hf.documents import Documents
@@ -24,6 +25,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "patch_size": ("patch_size", "spatial_patch_size"),
     "image_size": ("image_size",),
 }
+_NEEDED = ("n_layers", "n_embd", "n_heads", "patch_size")
 _LIMITS = {"n_layers": 1024, "n_embd": 1 << 20, "n_ff": 1 << 22, "n_heads": 1 << 14, "patch_size": 1 << 12}
 
 
@@ -35,6 +37,9 @@ def vision_from_config(documents: Documents, words: VisionWords) -> Vision:
     """
     documents = replace(documents, vision=with_defaults(documents.vision, words.defaults))
     found = {name: _width(documents, words, name) for name in _KEYS}
+    missing = next((name for name in _NEEDED if not found[name]), None)
+    if missing is not None:
+        raise SourceError(f"{documents.vision.where}: {missing} of the vision tower is missing or 0")
     return Vision(
         tower=words.tower,
         projector=words.projector,
@@ -66,7 +71,9 @@ def unknown_vision(documents: Documents) -> Vision:
 
 def _rule(documents: Documents, words: RuleWords) -> ImageRule:
     read = {key: documents.value(wanted) for key, wanted in words.parameters.items()}
-    return ImageRule(rule=words.rule, parameters={key: value for key, value in read.items() if value is not None})
+    rule = ImageRule(rule=words.rule, parameters={key: value for key, value in read.items() if value is not None})
+    check_parameters(rule, documents.name)
+    return rule
 
 
 def _width(documents: Documents, words: VisionWords, name: str) -> int:
