@@ -135,15 +135,29 @@ def device_key(row: Row) -> str:
     return "+".join(sorted({str(gpu) for gpu in gpus})) or "CPU"
 
 
-def held_back(raw: Row, stage: str) -> list[tuple[Row, float]]:
-    """Return each fitted row with ln(predicted / published) by factors fitted without any row of its GPU."""
+def classes_of(row: Row) -> set[str]:
+    """Return what a row can teach: its devices' classes, or the engine whose launches bound it."""
+    if "gpus" not in row:
+        return {str(row.get("gpu"))}
+    own = {row["engine"]} if row["engine"] == "transformers" else set()
+    table = speed_table_of(yaml.safe_load(PROFILE.read_text(encoding="utf-8")))
+    return own | {device.kind.name for device, _, _ in speed_rows.shares(row, table)}
+
+
+def held_back(raw: Row, stage: str, rounds: int = 6) -> list[tuple[Row, float]]:
+    """Return rows with ln(predicted / published) by factors fitted without any row of their GPU.
+
+    A row is left out where no other GPU of its class would teach the fit anything.
+    """
     key, _, predict = STAGES[stage]
     rows = rows_of(key)
     errors = []
     for device in sorted({device_key(row) for row in rows}):
         rest = [row for row in rows if device_key(row) != device]
-        out = [row for row in rows if device_key(row) == device]
-        errors += zip(out, log_errors(fit(raw, stage, rest, rounds=6), out, key, predict), strict=True)
+        known = set().union(*(classes_of(row) for row in rest))
+        out = [row for row in rows if device_key(row) == device and classes_of(row) <= known]
+        if out:
+            errors += zip(out, log_errors(fit(raw, stage, rest, rounds), out, key, predict), strict=True)
     return errors
 
 
@@ -176,7 +190,8 @@ def main() -> None:
         for name, factor in factors:
             print(f"    {name}, {factor}: {block(raw, name)[factor]:.3g}")
         if stage != "encode" and "--quick" not in sys.argv:
-            print(f"  GPUs held back: {summary([error for _, error in held_back(start, stage)])}")
+            errors = [error for _, error in held_back(start, stage)]
+            print(f"  {len(errors)} rows with their GPU held back: {summary(errors)}")
     if "--write" in sys.argv:
         write(raw)
 

@@ -14,6 +14,7 @@ from planner.memory.overhead import (
     MeasuredContext,
     OverheadTable,
 )
+from planner.speed.table import Constants, DeviceClass, EngineFactors, SpeedTable
 from planner.units import parse_bytes
 
 
@@ -57,3 +58,67 @@ def _range(row: dict[str, Any]) -> ByteRange:
 def _pair(text: str) -> tuple[int, int]:
     major, minor = text.split(".")
     return int(major), int(minor)
+
+
+@cache
+def speed_table() -> SpeedTable:
+    """Return ``profiles/engines/speed.yaml``, read once."""
+    return speed_table_of(load_data("engines/speed.yaml"))
+
+
+def speed_table_of(raw: dict[str, Any]) -> SpeedTable:
+    """Return the factors that a mapping like ``profiles/engines/speed.yaml`` holds; a fit tries others."""
+    ratios = raw["matrix_per_fp32"]
+    return SpeedTable(
+        classes=tuple(kind for row in raw["classes"] for kind in _classes(row, ratios)),
+        host=_class(raw["host"], (), None),
+        engines=tuple(_engine(row) for row in raw["engines"]),
+        constants=_constants(raw["constants"]),
+    )
+
+
+def _classes(row: dict[str, Any], ratios: dict[str, float]) -> list[DeviceClass]:
+    """Return one class per architecture, since the ratio of their matrix units is theirs."""
+    names = row["architectures"]
+    return [_class(row, (name,), ratios.get(name)) for name in names] or [_class(row, (), None)]
+
+
+def _class(row: dict[str, Any], architectures: tuple[str, ...], ratio: float | None) -> DeviceClass:
+    own = {"backends", "architectures", "layer_us"}
+    return DeviceClass(
+        **{key: value for key, value in row.items() if key not in own},
+        backends=tuple(row["backends"]),
+        architectures=architectures,
+        layer_s=row["layer_us"] / 1e6,
+        matrix_per_fp32=ratio,
+    )
+
+
+def _engine(row: dict[str, Any]) -> EngineFactors:
+    own = {"engines", "layer_us"}
+    layer_us = row["layer_us"]
+    return EngineFactors(
+        **{key: value for key, value in row.items() if key not in own},
+        engines=tuple(row["engines"]),
+        layer_s=None if layer_us is None else layer_us / 1e6,
+    )
+
+
+def _constants(row: dict[str, Any]) -> Constants:
+    disk, pixels = row["disk_gb_per_s"], row["image_megapixels_per_s"]
+    slow, usual, fast = (round(disk[key] * 1e9) for key in ("slow", "usual", "fast"))
+    return Constants(
+        activation_passes=row["activation_passes"],
+        pipeline_gain=row["pipeline_gain"],
+        hop_s=row["hop_us"] / 1e6,
+        link_share=row["link_share"],
+        all_reduce_s={link: us / 1e6 for link, us in row["all_reduce_us"].items()},
+        assumed_gpu_bandwidth=round(row["assumed_gpu_bandwidth_gb_per_s"] * 1e9),
+        assumed_host_bandwidth=round(row["assumed_host_bandwidth_gb_per_s"] * 1e9),
+        assumed_flops=round(row["assumed_tflops"] * 1e12),
+        host_flops_per_core=round(row["host_gflops_per_core"] * 1e9),
+        unknown_spread=row["unknown_spread"],
+        disk_bytes_per_s=(slow, usual, fast),
+        link_bytes_per_s_per_lane={lane: round(rate * 1e9) for lane, rate in row["link_gb_per_s_per_lane"].items()},
+        pixels_per_s=(round(pixels["slow"] * 1e6), round(pixels["usual"] * 1e6), round(pixels["fast"] * 1e6)),
+    )

@@ -203,14 +203,23 @@ def find_gpu(name: str, *, host_bytes: int | None = None) -> Gpu:
 
 
 def enrich(gpu: Gpu) -> Gpu:
-    """Return ``gpu`` with what the catalogue knows about its name; what was seen stays as it is."""
-    found = _named(gpu.name)
-    if not found:
-        return gpu
+    """Return ``gpu`` with what the catalogue knows about its name; what was seen stays as it is.
+
+    A card that is not in it gets at least the architecture of those with its compute capability.
+    """
+    if not _named(gpu.name):
+        return replace(gpu, architecture=gpu.architecture or _architecture_of(gpu.compute_capability))
     facts = gpu_of(find_entry(gpu.name, total_bytes=gpu.total_bytes), total_bytes=0, free_bytes=0)
     fields = ("architecture", "compute_capability", "bandwidth_bytes_per_s", "fp16_flops", "fp32_flops", "n_sms")
     missing = [field for field in (*fields, "pcie_generation", "pcie_lanes") if getattr(gpu, field) is None]
     return replace(gpu, **{field: getattr(facts, field) for field in missing})
+
+
+def _architecture_of(capability: tuple[int, int] | None) -> str | None:
+    """Return the architecture of the catalogue's cards with this compute capability."""
+    if capability is None:
+        return None
+    return next((entry.architecture for entry in gpu_entries() if entry.compute_capability == capability), None)
 
 
 def parse_gpus(specs: Iterable[str], *, host_bytes: int | None = None) -> tuple[Gpu, ...]:

@@ -106,7 +106,7 @@ def _board(nvml: Any, index: int, driver: str | None, host: Host) -> _Board:  # 
     return _Board(gpu=found.gpus[0] if found.gpus else None, uuid=uuid, notes=found.notes)
 
 
-def _cut_board(nvml: Any, index: int, handle: Any, uuid: str | None, driver: str | None, host: Host) -> _Board:  # noqa: ANN401, PLR0913, PLR0917
+def _cut_board(nvml: Any, index: int, handle: Any, uuid: str | None, driver: str | None, host: Host) -> _Board:  # noqa: ANN401, PLR0913
     found = Found()
     for slot in range(attempt(0, lambda: int(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)))):
         instance = attempt(None, lambda slot=slot: nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, slot))  # type: ignore[misc]
@@ -116,7 +116,7 @@ def _cut_board(nvml: Any, index: int, handle: Any, uuid: str | None, driver: str
     return _Board(gpu=None, uuid=uuid, mig=True, instances=found.gpus, notes=found.notes + empty)
 
 
-def _gpu(nvml: Any, handle: Any, where: str, driver: str | None, host: Host, parent: Any = None) -> Found:  # noqa: ANN401, PLR0913, PLR0917
+def _gpu(nvml: Any, handle: Any, where: str, driver: str | None, host: Host, parent: Any = None) -> Found:  # noqa: ANN401, PLR0913
     name = attempt("NVIDIA GPU", lambda: _text(nvml.nvmlDeviceGetName(handle)))
     try:
         total_bytes, free_bytes, unified = _sizes(nvml, handle, host)

@@ -1,0 +1,37 @@
+"""How fast: a roofline per stage with its parts named, every figure a range with its basis.
+
+Pure functions over plain inputs; the factors stand in ``profiles/engines/speed.yaml`` and are fitted on published
+figures (``docs/speed.md``).
+"""
+
+from planner.speed.decode import DecodeWork, decode_time
+from planner.speed.encode import TowerWork, encode_flops, encode_time
+from planner.speed.loading import image_decode_time, link_bytes_per_s, load_time
+from planner.speed.prefill import PrefillWork, pipeline_speedup, prefill_flops, prefill_time
+from planner.speed.stage import StageTime, in_sequence, stage
+from planner.speed.table import Constants, Device, DeviceClass, EngineFactors, SpeedTable, gpu_device, host_device
+
+__all__ = [
+    "Constants",
+    "DecodeWork",
+    "Device",
+    "DeviceClass",
+    "EngineFactors",
+    "PrefillWork",
+    "SpeedTable",
+    "StageTime",
+    "TowerWork",
+    "decode_time",
+    "encode_flops",
+    "encode_time",
+    "gpu_device",
+    "host_device",
+    "image_decode_time",
+    "in_sequence",
+    "link_bytes_per_s",
+    "load_time",
+    "pipeline_speedup",
+    "prefill_flops",
+    "prefill_time",
+    "stage",
+]
