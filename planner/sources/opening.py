@@ -64,8 +64,8 @@ def open_model(  # noqa: PLR0913 - the ways to narrow down a source
 
     Args:
         source: an existing .gguf file (any part of a split one), model folder or YAML file of measured points;
-            ``ollama:name:tag``; ``hf:org/name`` or ``org/name`` (``@revision``, ``:Q4_K_M`` for a GGUF repository); an http(s) address of a .gguf file; or
-            the name of a profile.
+            ``ollama:name:tag``; ``hf:org/name`` or ``org/name`` (``@revision``, ``:Q4_K_M`` for a GGUF repository); an
+            http(s) address of a .gguf file; or the name of a profile.
         engine: llama.cpp and ollama read GGUF files: a profile or folder gets the tensors such a file would have.
         quantization: the file type (llama.cpp, Ollama) or scheme that a profile or folder is to be planned in.
         projector: a projector file, or ``none`` for text only; None: one found beside the model.

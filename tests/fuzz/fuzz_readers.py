@@ -23,7 +23,27 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent.parent), str(HERE.parent)]
 TARGETS = ("gguf", "safetensors", "index", "manifest", "config_text", "config_values")
 LIMIT_BYTES = 100_000_000
-ODD = (0, -1, 1, 3, 2**31, 2**63, 10**30, 1.5, float("1e300"), "", "x", "../../etc", None, True, [], [0], [[]], {}, {"a": 1})
+ODD = (
+    0,
+    -1,
+    1,
+    3,
+    2**31,
+    2**63,
+    10**30,
+    1.5,
+    float("1e300"),
+    "",
+    "x",
+    "../../etc",
+    None,
+    True,
+    [],
+    [0],
+    [[]],
+    {},
+    {"a": 1},
+)
 
 
 def run_one(target: str, arguments: list[str]) -> None:
@@ -195,7 +215,18 @@ def write_dictionary(path: Path) -> None:
     """Write the words that headers and configurations are made of, for libFuzzer to insert."""
     from sources.configurations import CONFIGURATIONS
 
-    found = {"weight_map", "data_offsets", "dtype", "shape", "__metadata__", "layers", "mediaType", "digest", "sha256:", "size"}
+    found = {
+        "weight_map",
+        "data_offsets",
+        "dtype",
+        "shape",
+        "__metadata__",
+        "layers",
+        "mediaType",
+        "digest",
+        "sha256:",
+        "size",
+    }
     for config, _ in CONFIGURATIONS.values():
         found |= set(config) | set(config.get("text_config") or {}) | set(config.get("vision_config") or {})
     path.write_text("".join(f'"{word}"\n' for word in sorted(found) if re.fullmatch(r"[\w:.-]+", word)))
@@ -216,7 +247,9 @@ def run_all(seconds: int) -> None:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             print(target, "seconds", round(time.monotonic() - start), "exit", done.returncode, flush=True)
             wanted = ("DONE", "stat::", "ERROR", "SUMMARY", "Uncaught")
-            print("\n".join(line for line in done.stderr.splitlines() if any(word in line for word in wanted)), flush=True)
+            print(
+                "\n".join(line for line in done.stderr.splitlines() if any(word in line for word in wanted)), flush=True
+            )
             if done.returncode:
                 print(done.stderr[-3000:], flush=True)
 
