@@ -1,6 +1,8 @@
-"""Which kernel takes a layer's attention, and which masks are built. Source: transformers 5.23.0 ``masking_utils`` and
-``integrations/sdpa_attention``, torch 2.13 ``sdp_utils``: flash wants 16 bit, no mask and heads up to 256; the memory
-efficient kernel takes masks but no grouped heads; what neither takes is computed in full.
+"""Which kernel takes a layer's attention, and which masks are built.
+
+Flash wants 16 bit, no mask and heads up to 256; the memory efficient kernel takes masks but no grouped heads; what
+neither takes is computed in full. Source: transformers 5.23.0 ``masking_utils`` and ``integrations/sdpa_attention``,
+torch 2.13 ``sdp_utils``.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ def attention_path(p: Prefill, layer: Layer, implementation: AttentionImplementa
 
 
 def has_mask(p: Prefill, layer: Layer) -> bool:
-    """Whether sdpa gets a mask: a padded batch, image tokens that see each other, or a window shorter than the prompt."""
+    """Whether sdpa gets a mask: padding, image tokens that see each other, or a window shorter than the prompt."""
     mixer = layer.mixer
     window = mixer.window_tokens if isinstance(mixer, Attention) else None
     return _masked_throughout(p) or (window is not None and p.n_tokens > window)

@@ -1,6 +1,8 @@
-"""Where accelerate puts each module. Source: transformers 5.23.0 ``integrations/accelerate.py``
-(``get_balanced_memory``, ``infer_auto_device_map``): modules in order, layers never split, the largest layer kept free
-on the first GPU and on the CPU, one GPU filled to 90 %, several balanced.
+"""Where accelerate puts each module.
+
+Modules in order, layers never split, the largest piece kept free on the first GPU and on the CPU, one GPU filled to
+90 %, several balanced. Source: transformers 5.23.0, ``integrations/accelerate.py`` (``get_balanced_memory``,
+``infer_auto_device_map``).
 """
 
 from __future__ import annotations
@@ -28,16 +30,17 @@ class Placement:
 def balanced_limits(
     pieces: Sequence[Piece], free_bytes: Mapping[str, int], given: Mapping[str, int] | None, *, quantized: bool
 ) -> dict[str, int]:
-    """Return the size each GPU may take: 90 % of a single one, an equal share with room for 1.25 layers of several.
+    """Return the size each GPU may take.
 
-    The last GPU keeps its whole size; sizes the user gave are only ever lowered. bitsandbytes takes 10 % off.
+    One GPU: 90 % of it. Several: an equal share and 1.25 times the largest piece. The last
+    GPU keeps its whole size; sizes the user gave are only ever lowered. bitsandbytes takes 10 % off.
     """
     limits = dict(given) if given is not None else dict(free_bytes)
     gpus = [device for device in limits if device != "Host" and limits[device] > 0]
     if len(gpus) == 1 and given is None:
         limits[gpus[0]] = limits[gpus[0]] * 9 // 10
     if len(gpus) > 1:
-        largest = max(piece.n_bytes for piece in pieces if piece.layer_index is not None)
+        largest = max(piece.n_bytes for piece in pieces)
         share = sum(piece.n_bytes for piece in pieces) // len(gpus) + largest * 5 // 4
         limits.update({gpu: min(share, limits[gpu]) for gpu in gpus[:-1]})
     return {device: size * 9 // 10 for device, size in limits.items()} if quantized else limits
@@ -48,7 +51,9 @@ def place(pieces: Sequence[Piece], limits: Mapping[str, int]) -> Placement:
     order = [device for device in limits if device != "Host"] + (["Host"] if "Host" in limits else []) + [DISK]
     reserving = {order[0], "Host"}
     used = dict.fromkeys(order, 0)
-    at, devices, where = 0, [], {}
+    at = 0
+    devices: list[str] = []
+    where: dict[str | None, str] = {}
     for i, piece in enumerate(pieces):
         if piece.tied_to in where:
             devices.append(where[piece.tied_to])

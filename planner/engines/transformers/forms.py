@@ -49,14 +49,17 @@ class ClassForm:
     inputs: Terms = field(default_factory=dict)
     image_inputs: Terms = field(default_factory=dict)
     positions: Terms = field(default_factory=dict)
+    image_positions: Terms = field(default_factory=dict)  # instead, where there are images
     rope: Terms = field(default_factory=dict)
     masks: int = 1
     masked_with_images: bool = False
     full_window_cache: bool = True
-    prompt_tokens: int = 0
+    prompt_tokens: int = 0  # that the processor adds to a prompt with images
+    own_prompt_tokens: int | None = None  # the processor writes the whole text itself
     rope_divisor: int = 1
     adapter_width: int = 0
     buffer_bytes: int = 0
+    fp32_routers: int = 0  # routers of each expert layer kept in 32 bit
     tower_head_buffers: int = 0
 
 
@@ -71,7 +74,7 @@ class Forms:
 
     def of(self, architecture_class: str | None, tower: str | None) -> ClassForm:
         """Return the form of a modelling class; one not listed gets the bound of its tower's kind."""
-        for name in (f"{architecture_class}/{tower}", architecture_class):
+        for name in (f"{architecture_class}/{tower}", architecture_class or ""):
             if name in self.classes:
                 return self.classes[name]
         if tower is None:
@@ -102,11 +105,13 @@ def _terms(row: Mapping[str, Any]) -> Terms:
     return {width: row[width] for width in get_args(Width) if width in row}
 
 
+_TERM_FIELDS = ("held", "head_held", "inputs", "image_inputs", "positions", "image_positions", "rope")
+
+
 def _class(
     name: str, row: Mapping[str, Any], shared: Mapping[str, Any], towers: Mapping[str, tuple[Moment, ...]]
 ) -> ClassForm:
-    whole = {**shared, **row}
-    terms = {key: _terms(whole.pop(key, {})) for key in ("held", "head_held", "inputs", "image_inputs", "positions")}
-    rope = _terms(whole.pop("rope", {}))
-    tower = towers[whole.pop("tower")] if "tower" in whole else ()
-    return ClassForm(name=name, tower=tower, rope=rope, **terms, **whole)
+    whole: dict[str, Any] = {**shared, **row}
+    words: dict[str, Any] = {key: _terms(value) if key in _TERM_FIELDS else value for key, value in whole.items()}
+    words["tower"] = towers[words["tower"]] if "tower" in words else ()
+    return ClassForm(name=name, **words)

@@ -1,4 +1,7 @@
-"""The KV cache that a prompt leaves behind, layer by layer. Source: transformers 5.23.0 ``cache_utils.DynamicCache``."""
+"""The KV cache that a prompt leaves behind, layer by layer.
+
+Source: transformers 5.23.0, ``cache_utils.DynamicCache``.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,12 @@ from planner.engines.transformers.prefill import Prefill
 from planner.model import Attention, CrossAttention, GatedDeltaNet, LatentAttention, Layer, Mamba, ShortConv
 
 
-def layer_cache_bytes(p: Prefill, layer: Layer, n_tokens: int, *, whole_window: bool = False) -> int:
+def layer_cache_bytes(  # noqa: PLR0911 - one return per kind of layer
+    p: Prefill, layer: Layer, n_tokens: int, *, whole_window: bool = False
+) -> int:
     """Return the cache bytes of one layer for ``n_batch`` sequences of ``n_tokens``.
 
-    Full attention: 2·Hkv·d per token. Sliding: the last window − 1 tokens count, though until the first decode step
+    Full attention: 2·Hkv·d per token. Sliding: the last window - 1 tokens count, though until the first decode step
     the views keep the whole prompt alive (``whole_window``). Chunked: the same with the chunk. Cross-attention: the
     tower's output, whatever the text. Latent attention: expanded keys and values. Linear attention and state spaces:
     their state in 32 bit. A layer that reads another layer's cache has none.

@@ -9,10 +9,12 @@ from planner.engines.transformers.attention import attention_path, mask_bytes
 from planner.engines.transformers.forms import Forms, Moment, Terms, Width
 from planner.engines.transformers.kv_cache import held_cache_bytes
 from planner.engines.transformers.prefill import Prefill
-from planner.engines.transformers.quantities import QUANTITIES
+from planner.engines.transformers.quantities import LANGUAGE, Quantity
 from planner.engines.transformers.settings import AttentionImplementation
+from planner.engines.transformers.tower_quantities import TOWER
 from planner.model import Attention, CrossAttention, DenseFfn, LatentAttention, Layer, MoeFfn
 
+QUANTITIES: Mapping[str, Quantity] = {quantity.__name__: quantity for quantity in (*LANGUAGE, *TOWER)}
 FIXED_WIDTHS: Mapping[Width, int] = {"f32": 4, "i64": 8, "i32": 4, "bool": 1}
 
 
@@ -105,11 +107,12 @@ def inputs_bytes(p: Prefill) -> int:
 
 
 def _through_layers(p: Prefill, layer: Layer, implementation: AttentionImplementation) -> dict[str, int]:
-    """What lives through all layers: prompt embeddings, inputs, results of the tower, positions, rotary table, masks."""
+    """What lives through all layers: embeddings, inputs, results of the tower, positions, rotary table, masks."""
     found = {"prompt embeddings": p.n_rows * p.language.n_embd * p.element_bytes, "inputs": inputs_bytes(p)}
     if p.n_images:
         found["kept of the tower"] = sum(_tensors(p.form.held, p, layer, "", "").values())
-    found["positions"] = sum(_tensors(p.form.positions, p, layer, "", "").values())
+    positions = (p.form.image_positions if p.n_images else None) or p.form.positions
+    found["positions"] = sum(_tensors(positions, p, layer, "", "").values())
     found["rotary table"] = sum(_tensors(p.form.rope, p, layer, "", "").values())
     found["masks"] = mask_bytes(p, implementation)
     return found

@@ -26,6 +26,7 @@ class Prefill:
     n_images: int = 0  # of one prompt
     n_cross_tokens: int = 0  # of one prompt: what cross-attention sees of the tower's output
     sequences: tuple[int, ...] = ()
+    most_tiles: int = 0  # of one image
     canvas: tuple[int, int] = (0, 0)  # the widest and the highest image after resizing, in pixels
     all_logits: bool = False
     padded: bool = False
@@ -47,19 +48,22 @@ def prefill_of(
     """Return the prefill of ``workload.batch`` requests of ``prompt_tokens`` of text with ``images`` each."""
     structural = sum(image.extra_tokens for image in images)
     own = sum(image.tokens for image in images)
-    extra = form.prompt_tokens if images else 0
+    text = workload.prompt_tokens
+    if images:
+        text = text + form.prompt_tokens if form.own_prompt_tokens is None else form.own_prompt_tokens
     return Prefill(
         language=model.language,
         vision=model.vision,
         form=form,
         element_bytes=settings.element_bytes,
         n_batch=workload.batch * workload.sequences,
-        n_tokens=max(1, workload.prompt_tokens + own + structural + extra),
-        n_text_tokens=workload.prompt_tokens + extra,
+        n_tokens=max(1, text + own + structural),
+        n_text_tokens=text,
         n_image_tokens=own,
         n_images=len(images),
         n_cross_tokens=sum(image.cross_tokens or 0 for image in images),
         sequences=tuple(n for image in images for n in image.encoder_sequences),
+        most_tiles=max((len(image.encoder_sequences) for image in images), default=0),
         canvas=_canvas(images, model.vision),
         all_logits=settings.logits == "all",
         padded=settings.padded,

@@ -1,15 +1,15 @@
-"""Numbers of elements of the tensors that a prefill allocates, by the names that the moments use.
+"""Numbers of elements of the tensors that the language model allocates in a prefill, by the moments' names.
 
-B batch, S tokens of one prompt, N = B·S, h width, H heads, d head size, P patches of the batch, s patches of one
-sequence of the tower. Source: transformers 5.23.0 modelling code, torch 2.13 operators.
+B batch, S tokens of one prompt, N = B·S, h width, H heads, d head size, E experts, k of them used, T image
+tokens. Source: transformers 5.23.0 modelling code, torch 2.13 operators.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from planner.engines.transformers.prefill import Prefill
-from planner.model import Attention, CrossAttention, DenseFfn, Layer, MoeFfn, Vision
+from planner.model import Attention, CrossAttention, DenseFfn, Layer, MoeFfn
 from planner.units import align
 
 Quantity = Callable[[Prefill, Layer], int]
@@ -239,117 +239,45 @@ def adapter_tokens(p: Prefill, _: Layer) -> int:
     return p.n_batch * p.n_image_tokens * p.form.adapter_width
 
 
-def _vision(p: Prefill) -> Vision:
-    if p.vision is None:  # pragma: no cover - text models have no tower moments
-        raise AssertionError("a moment of the tower without a tower")
-    return p.vision
-
-
-def patch(p: Prefill, _: Layer) -> int:
-    """One element per row of the tower: P."""
-    return p.n_patches if p.vision else 0
-
-
-def patch_embd(p: Prefill, _: Layer) -> int:
-    """Hidden states of the tower: P·hv."""
-    return p.n_patches * _vision(p).n_embd
-
-
-def patch_ff(p: Prefill, _: Layer) -> int:
-    """One projection of the tower's feed-forward block: P·Iv."""
-    return p.n_patches * (p.language.n_embd if p.form.tower_ff == "language" else _vision(p).n_ff)
-
-
-def patch_rope(p: Prefill, _: Layer) -> int:
-    """Cosines, or sines, of the tower: P·dv."""
-    return p.n_patches * (_vision(p).n_embd // max(1, _vision(p).n_heads))
-
-
-def patch_scores(p: Prefill, _: Layer) -> int:
-    """Scores of all the tower's sequences at once: Hv·Σs²."""
-    return p.n_batch * sum(s * s for s in p.sequences) * _vision(p).n_heads
-
-
-def patch_mask(p: Prefill, _: Layer) -> int:
-    """A mask over each of the tower's sequences: Σs²."""
-    return p.n_batch * sum(s * s for s in p.sequences)
-
-
-def image_scores(p: Prefill, _: Layer) -> int:
-    """Scores of the longest sequence, where images are taken one by one: Hv·max s²."""
-    return max((s * s for s in p.sequences), default=0) * _vision(p).n_heads
-
-
-def earlier_patch_embd(p: Prefill, _: Layer) -> int:
-    """What the images before the last one leave behind meanwhile: (P − s)·hv."""
-    last = p.sequences[-1] if p.sequences else 0
-    return (p.n_patches - last) * _vision(p).n_embd
-
-
-def batched_patch_embd(p: Prefill, _: Layer) -> int:
-    """P·hv where more than one picture is encoded at once; a single one needs no copy to be contiguous."""
-    return p.n_patches * _vision(p).n_embd if p.n_batch * len(p.sequences) > 1 else 0
-
-
-def joint_mask(p: Prefill, _: Layer) -> int:
-    """The mask over all patches of the batch in one sequence: P²."""
-    return p.n_patches * p.n_patches
-
-
-def aligned_joint_mask(p: Prefill, _: Layer) -> int:
-    """Its copy where P is no multiple of 16."""
-    return p.n_patches * align(p.n_patches, 16) if p.n_patches % 16 else 0
-
-
-def joint_scores(p: Prefill, layer: Layer) -> int:
-    """Scores of all patches of the batch in one sequence: Hv·P²."""
-    return joint_mask(p, layer) * _vision(p).n_heads
-
-
-def canvas_embd(p: Prefill, _: Layer) -> int:
-    """Patches of the batch on the common canvas, padding included, at the tower's width."""
-    vision = _vision(p)
-    across, down = (side // vision.patch_size for side in p.canvas)
-    return p.n_batch * p.n_images * across * down * vision.n_embd
-
-
-def canvas_pixels(p: Prefill, _: Layer) -> int:
-    """Pixels of the batch on the common canvas, three channels."""
-    return p.n_batch * p.n_images * 3 * p.canvas[0] * p.canvas[1]
-
-
-def tile_pixels(p: Prefill, layer: Layer) -> int:
-    """Pixels of all square tiles, three channels."""
-    return 3 * tile_area(p, layer)
-
-
-def tile_area(p: Prefill, _: Layer) -> int:
-    """Pixels of all square tiles, one channel."""
-    return p.n_batch * len(p.sequences) * _vision(p).image_size ** 2 if p.vision else 0
-
-
-def patch_pixels(p: Prefill, _: Layer) -> int:
-    """Pixels as rows of patches, three channels; class tokens have none."""
-    return p.n_patches * 3 * _vision(p).patch_size ** 2
-
-
-def slice_tokens(p: Prefill, _: Layer) -> int:
-    """Slices padded to the longest, at the language model's width: n·max s·h."""
-    return p.n_batch * len(p.sequences) * max(p.sequences, default=0) * p.language.n_embd
-
-
-def resampler_queries(p: Prefill, _: Layer) -> int:
-    """The learned queries of one slice at the language model's width."""
-    return p.n_image_tokens // max(1, len(p.sequences)) * p.language.n_embd
-
-
-NAMES: tuple[Quantity, ...] = (
-    embd, ff, query, key, repeated, scores, score_rows, layer_scores, mask, aligned_mask, causal, tokens, positions, batch, rope,
-    batch_rope, logits, windowed_layers, routed, routed_ff, routes, modality_routes, modality_routed, modality_embd, experts, expert_counts, shared_ff, shared_embd, every_embd,
-    every_ff, cross_mask, aligned_cross_mask, cross_scores, cross_repeated, cross_embd, images, token_images, image_tokens,
-    deepstack_tokens, adapter_tokens, patch, patch_embd, patch_ff, patch_rope, patch_scores, patch_mask, image_scores,
-    earlier_patch_embd, batched_patch_embd, joint_mask, aligned_joint_mask, joint_scores, canvas_embd, canvas_pixels,
-    tile_pixels, tile_area, patch_pixels, slice_tokens,
-    resampler_queries,
-)  # fmt: skip
-QUANTITIES: Mapping[str, Quantity] = {quantity.__name__: quantity for quantity in NAMES}
+LANGUAGE: tuple[Quantity, ...] = (
+    embd,
+    ff,
+    query,
+    key,
+    repeated,
+    scores,
+    score_rows,
+    layer_scores,
+    mask,
+    aligned_mask,
+    causal,
+    tokens,
+    positions,
+    batch,
+    rope,
+    batch_rope,
+    logits,
+    windowed_layers,
+    routed,
+    routed_ff,
+    routes,
+    modality_routes,
+    modality_routed,
+    modality_embd,
+    experts,
+    expert_counts,
+    shared_ff,
+    shared_embd,
+    every_embd,
+    every_ff,
+    cross_mask,
+    aligned_cross_mask,
+    cross_scores,
+    cross_repeated,
+    cross_embd,
+    images,
+    token_images,
+    image_tokens,
+    deepstack_tokens,
+    adapter_tokens,
+)

@@ -59,7 +59,7 @@ def part_weights(model: Model, settings: TransformersSettings, form: ClassForm) 
             continue
         n_linear, n_rows, known = linears[part]
         n_linear = min(n_linear, n_elements)
-        buffers = buffer_bytes(model, form) if part == "language" else 0
+        buffers = buffer_bytes(model, form) + wide_router_bytes(model, settings, form) if part == "language" else 0
         basis: Basis = "exact" if settings.load_in is None or known else "modelled"
         found.append(
             PartWeights(
@@ -146,6 +146,15 @@ def buffer_bytes(model: Model, form: ClassForm) -> int:
     dim = max((heads_of(layer)[2] for layer in model.language.layers), default=0)
     head = model.vision.n_embd // max(1, model.vision.n_heads) if model.vision else 0
     return 4 * dim // form.rope_divisor + form.tower_head_buffers * head + form.buffer_bytes
+
+
+def wide_router_bytes(model: Model, settings: TransformersSettings, form: ClassForm) -> int:
+    """Return what routers kept in 32 bit take beyond the model's dtype: a matrix and a correction per expert."""
+    n_embd = model.language.n_embd
+    elements = sum(
+        layer.ffn.n_experts * (n_embd + 1) for layer in model.language.layers if isinstance(layer.ffn, MoeFfn)
+    )
+    return form.fp32_routers * elements * (4 - settings.element_bytes)
 
 
 def _linears(model: Model, counted: Parameters) -> dict[str, tuple[int, int, bool]]:
