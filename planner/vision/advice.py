@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from planner.budget import ImageTokens
 from planner.errors import UsageError
-from planner.workload import ImageSize
+from planner.workload import ImageSize, parse_image_size
 
 Count = Callable[[ImageSize], ImageTokens]
 """What an image of this size becomes, for one model, engine and its settings."""
@@ -36,6 +36,7 @@ USUAL_SIZES = tuple(
     )
 )
 MAX_PROBES = 4096
+SMALLEST_SHARE = 8  # of the longer side that the model sees; nobody sends less to save tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,21 +89,53 @@ def largest_without_waste(count: Count, image: ImageSize) -> ImageTokens | None:
 
 
 def next_cheaper(count: Count, image: ImageSize) -> ImageTokens | None:
-    """Return the largest smaller size of this aspect ratio that takes fewer tokens, None if none of those tried does.
+    """Return the largest smaller size of this shape that takes fewer tokens, not under an eighth of what is seen.
 
     Rules with tiles are not monotone, so sizes are tried one by one from above, evenly spaced if there are too many.
+    Where they choose tiles by shape alone, the nearest other shape (to crop or pad to) is returned instead, and None
+    where none of those is cheaper either.
 
     Raises:
         UsageError: the image itself is refused.
     """
-    cost = sequence_tokens(count(image))
+    asked = count(image)
     longest = max(image.width, image.height)
+    floor = min(longest, max(_seen(asked))) // SMALLEST_SHARE
     step = longest // MAX_PROBES + 1
-    for long_side in range(longest - 1, 0, -step):
-        found = _tried(count, with_long_side(image, long_side))
-        if found is not None and sequence_tokens(found) < cost:
-            return found
-    return None
+    same_shape = (with_long_side(image, side) for side in range(longest - 1, floor, -step))
+    found = _first_under(count, same_shape, sequence_tokens(asked))
+    if found is not None:
+        return found
+    best = largest_without_waste(count, image)
+    return _first_under(count, _other_shapes(image if best is None else _sent(best)), sequence_tokens(asked))
+
+
+def _first_under(count: Count, sizes: Iterable[ImageSize], cost: int) -> ImageTokens | None:
+    tried = (found for size in sizes if (found := _tried(count, size)) is not None)
+    return next((found for found in tried if sequence_tokens(found) < cost), None)
+
+
+def _other_shapes(image: ImageSize) -> Iterable[ImageSize]:
+    """Yield sizes with the shorter side cut or grown by up to a half, the nearest first, the longer one kept."""
+    long, short = max(image.width, image.height), min(image.width, image.height)
+    for step in range(1, 33):
+        for change in (64 - step, 64 + step):
+            side = max(1, short * change // 64)
+            if side <= long:
+                yield (
+                    ImageSize(width=long, height=side)
+                    if image.width >= image.height
+                    else ImageSize(width=side, height=long)
+                )
+
+
+def _sent(counted: ImageTokens) -> ImageSize:
+    return parse_image_size(counted.image)
+
+
+def _seen(counted: ImageTokens) -> tuple[int, int]:
+    width, _, height = counted.resized_to.partition("x")
+    return int(width), int(height)
 
 
 def advise(count: Count, image: ImageSize) -> ImageAdvice:
