@@ -7,6 +7,7 @@ from math import prod
 
 import pytest
 from gguf_headers import dry_runs, headers, language_headers, projector_headers, read_bytes
+from sources.test_gguf_reader import header, number, tensor, word
 
 from planner.catalog import load_model
 from planner.errors import UsageError
@@ -15,6 +16,7 @@ from planner.quantization import FORMATS, tensor_bytes
 from planner.recipe import allows_quantization, quantized_tensors
 from planner.sources.gguf import language_from_gguf, vision_from_gguf
 from planner.tensors import language_tensors, vision_tensors
+from planner.units import align
 
 
 def stored(tensors) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -121,8 +123,8 @@ def test_every_row_is_a_whole_number_of_blocks():
     """No recipe gives a tensor a format whose blocks do not divide its rows, which the engine would refuse to load."""
     for name in ("internvl3-1b", "deepseek-v2-lite", "gemma-4-26b-a4b", "gpt-oss-20b"):
         for kind in DEFAULT_FORMATS:
-            for tensor in load_model(name, kind).language.tensors:
-                assert tensor.shape[0] % FORMATS[tensor.format].block_elements == 0
+            for stored_tensor in load_model(name, kind).language.tensors:
+                assert stored_tensor.shape[0] % FORMATS[stored_tensor.format].block_elements == 0
 
 
 def test_listing_is_quick():
@@ -188,3 +190,26 @@ def test_an_unknown_architecture_keeps_its_tensors():
     assert language.layers == ()
     assert "brandnew" in language.facts["unknown"]
     assert sum(prod(tensor.shape) for tensor in language.tensors) == 32_763_876_352
+
+
+def test_cross_attention_layers_are_read_from_their_tensors():
+    """A header made from a profile with cross-attention reads back as the same layers, its odd embedding included."""
+    planned = load_model("llama3.2-vision", "Q4_K_M").language
+    keys = [word("general.architecture", "mllama")]
+    sizes = {
+        "block_count": 40,
+        "context_length": 131072,
+        "embedding_length": 4096,
+        "attention.head_count": 32,
+        "attention.head_count_kv": 8,
+    }
+    keys += [number(f"mllama.{key}", value) for key, value in sizes.items()]
+    entries, offset = [], 0
+    for stored_tensor in planned.tensors:
+        kind = FORMATS[stored_tensor.format].ggml_id
+        entries.append(tensor(stored_tensor.name, stored_tensor.shape, kind, offset))
+        offset += align(tensor_bytes(stored_tensor.format, stored_tensor.shape), 32)
+    read = language_from_gguf(read_bytes(header(keys, entries)))
+    assert read.layers == planned.layers
+    assert read.facts["embedding_rows"] == planned.facts["embedding_rows"] == read.n_vocab + 8
+    assert read.tensors == planned.tensors

@@ -12,9 +12,10 @@ from planner.model import Tensor
 from planner.tensors.audio import audio_tensors
 from planner.tensors.projectors import PROJECTORS, Entries, bias, matrix, norm
 from planner.tensors.sam import sam_tensors
+from planner.tensors.two_stage import features_matrix, staged_blocks, tile_embeddings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from planner.model import Vision
 
@@ -37,15 +38,11 @@ def vision_tensors(vision: Vision, n_embd_text: int) -> tuple[Tensor, ...]:
 
     Returns nothing for a tower or projector of a kind that has no known file.
     """
-    embeddings, projector = _EMBEDDINGS.get(vision.tower), PROJECTORS.get(vision.projector)
+    embeddings, projector = _EMBEDDINGS.get(vision.tower), _PROJECTORS.get(vision.projector)
     if embeddings is None or projector is None:
         return ()
-    found = [
-        *embeddings(vision),
-        *_blocks(vision),
-        *projector(vision, n_embd_text),
-        *audio_tensors(vision, n_embd_text),
-    ]
+    blocks = _BLOCKS.get(vision.tower, _blocks)
+    found = [*embeddings(vision), *blocks(vision), *projector(vision, n_embd_text), *audio_tensors(vision, n_embd_text)]
     return tuple(Tensor(name=name, shape=shape, format=stored) for name, shape, stored in found)
 
 
@@ -138,7 +135,7 @@ def _glm4v(vision: Vision) -> Entries:
     yield from norm("v.post_ln", vision.n_embd, with_bias=False)
 
 
-_EMBEDDINGS: dict[str, Callable[[Vision], Iterator[tuple[str, tuple[int, ...], str]]]] = {
+_EMBEDDINGS: dict[str, Callable[[Vision], Entries]] = {
     "clip": _clip,
     "siglip": _siglip,
     "sam_clip": _sam_and_clip,
@@ -150,6 +147,7 @@ _EMBEDDINGS: dict[str, Callable[[Vision], Iterator[tuple[str, tuple[int, ...], s
     "pixtral": _pixtral,
     "gemma4v": _gemma4v,
     "llama4": _llama4,
+    "mllama": tile_embeddings,
     "glm4v": _glm4v,
 }
 
@@ -218,3 +216,7 @@ def _linear(name: str, n_in: int, n_out: int, with_bias: bool) -> Entries:  # no
     yield matrix(name, n_in, n_out)
     if with_bias:
         yield bias(name, n_out)
+
+
+_BLOCKS: dict[str, Callable[[Vision], Entries]] = {"mllama": staged_blocks}
+_PROJECTORS: dict[str, Callable[[Vision, int], Entries]] = {**PROJECTORS, "mllama": features_matrix}
