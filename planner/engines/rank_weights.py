@@ -107,13 +107,14 @@ def rope_table_bytes(language: Language, dtype_bytes: int) -> int:
     kinds = {(a.key_dim, a.window_tokens is None) for a in attentions if isinstance(a, Attention)}
     kinds |= {(a.rope_dim, True) for a in attentions if isinstance(a, LatentAttention)}
     positions = language.n_context_train * (4 if multi else 1)
-    return sum(positions * dim * dtype_bytes for dim, _ in kinds)
+    rotated = language.facts.get("rope.dimension_count")
+    limit = rotated if isinstance(rotated, int) and rotated > 0 else None
+    return sum(positions * min(dim, limit or dim) * dtype_bytes for dim, _ in kinds)
 
 
 def vision_split(vision: Vision, total_elements: int) -> tuple[int, int]:
     """Return the tower's elements as ``(in block linears, elsewhere)``."""
-    gated = bool(vision.facts.get("gated_ffn")) or "gated" in vision.tower
-    block = 4 * vision.n_embd**2 + (3 if gated else 2) * vision.n_embd * vision.n_ff
+    block = 4 * vision.n_embd**2 + (3 if _gated(vision) else 2) * vision.n_embd * vision.n_ff
     sharded = min(total_elements, vision.n_layers * block)
     return sharded, total_elements - sharded
 
@@ -148,8 +149,26 @@ def vision_elements(model: Model) -> int:
     stored = sum(tensor.n_elements for tensor in model.vision.tensors)
     if stored:
         return stored
-    v = model.vision
-    return v.n_layers * (4 * v.n_embd**2 + 3 * v.n_embd * v.n_ff) + 3 * v.patch_size**2 * v.n_embd
+    return _structural_elements(model.vision, model.language.n_embd)
+
+
+def _structural_elements(vision: Vision, n_embd: int) -> int:
+    """Return the parameters of blocks, patch convolution, positions and a two-matrix projector behind the merge."""
+    ffn = (3 if _gated(vision) else 2) * vision.n_embd * vision.n_ff
+    blocks = vision.n_layers * (4 * vision.n_embd**2 + ffn)
+    merge = _fact(vision, "spatial_merge_size", 1)
+    width = vision.n_embd * merge * merge
+    patches = 3 * _fact(vision, "temporal_patch_size", 1) * vision.patch_size**2 * vision.n_embd
+    return blocks + patches + _fact(vision, "n_positions", 0) * vision.n_embd + width * width + width * n_embd
+
+
+def _fact(vision: Vision, name: str, default: int) -> int:
+    value = vision.facts.get(name)
+    return value if isinstance(value, int) else default
+
+
+def _gated(vision: Vision) -> bool:
+    return bool(vision.facts.get("gated_ffn")) or "gated" in vision.tower
 
 
 def rank_weights(

@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_support import TABLES
 
+from planner.catalog import load_model
 from planner.engines.options import options_table
+from planner.engines.rank_weights import rank_weights, stage_layers
 from planner.engines.vllm import VllmSettings, vllm_engine
 from planner.engines.vllm.budget import budget
-from planner.engines.vllm.kv_cache import group_size, head_bytes, kv_layout, layer_caches, n_blocks_of, request_blocks
+from planner.engines.vllm.kv_cache import group_size, head_bytes, kv_layout, layer_caches, n_blocks_of, pool_tokens, request_blocks
 from planner.engines.vllm.limits import largest_max_model_len, lowest_utilization, starts
 from planner.engines.vllm.settings import default_batch, default_utilization
-from planner.engines.rank_weights import rank_weights, stage_layers
 from planner.errors import UsageError
 from planner.workload import ImageSize, Workload
 
@@ -172,6 +173,22 @@ def test_whole_log_of_an_8b_on_80_gib():
     assert kv.expected_bytes / GIB == pytest.approx(case["kv_cache_GiB"], rel=0.01)
     for predicted, key in ((kv, "kv_cache_GiB"), (compute, "pytorch_activation_peak_GiB")):
         assert predicted.low_bytes <= case[key] * GIB <= predicted.high_bytes
+
+
+def test_start_log_of_a_hybrid_model():
+    """Qwen3.5-4B on 0.22.0, share 0.5 of about 47.4 GiB: 8.61 GiB of weights, blocks of 528, 12.85 GiB are 159.40 requests."""
+    model = load_model("qwen3.5-4b", None, "hf")
+    found = plan(model, b.box(47.4), "0.22.0", 1024, gpu_memory_utilization=0.5, enable_prefix_caching=False)
+    weights = sum(i.expected_bytes for i in item(found, "weights")) / GIB
+    assert weights == pytest.approx(8.61, rel=0.005)
+    kv = item(found, "kv_cache")[0]
+    assert kv.inputs["block_tokens"] == 528
+    n_blocks = int(12.85 * GIB) // kv.inputs["bytes_per_block"]
+    assert round(n_blocks / kv.inputs["blocks_per_request"], 2) == 159.40
+    layout = kv_layout(layer_caches(model.language.layers, "auto", 1, hybrid=True), 16)
+    assert pool_tokens(layout, n_blocks, 1024, kv.inputs["blocks_per_request"], (0, 22)) == 163225
+    assert kv.low_bytes <= 12.85 * GIB <= kv.high_bytes
+    assert kv.expected_bytes / GIB == pytest.approx(12.85, rel=0.03)
 
 
 @pytest.mark.parametrize(

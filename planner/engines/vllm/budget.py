@@ -11,7 +11,8 @@ from planner.budget import Budget
 from planner.engines.rank_weights import stage_layers
 from planner.engines.vllm.devices import host, rank_device
 from planner.engines.vllm.ranks import Pool, Rank, images_of, pool_of, ranks_of
-from planner.engines.vllm.rules import VllmRules, refusals as start_refusals
+from planner.engines.vllm.rules import VllmRules
+from planner.engines.vllm.rules import refusals as start_refusals
 from planner.engines.vllm.settings import Resolved, VllmSettings, resolve, shown
 from planner.machine import Gpu, Machine
 from planner.model import Model
@@ -28,7 +29,7 @@ def budget(
     settings: VllmSettings,
     version: str,
     rules: VllmRules = NO_RULES,
-) -> Budget:  # noqa: PLR0913 - the engine's whole question
+) -> Budget:
     """Return the bytes of each GPU, with what the engine would refuse at start.
 
     Raises:

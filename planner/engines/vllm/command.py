@@ -33,7 +33,7 @@ def serve_options(
 
 def serve_arguments(
     model: Model, workload: Workload, settings: VllmSettings, version: str, options: Options, rules: VllmRules
-) -> list[str]:  # noqa: PLR0913 - one command's circumstances
+) -> list[str]:
     """Return the words after ``vllm serve``."""
     given = serve_options(model, workload, settings, options, rules)
     limits = given.get("limit_mm_per_prompt")
@@ -44,7 +44,7 @@ def serve_arguments(
 
 def container(
     model: Model, workload: Workload, settings: VllmSettings, version: str, options: Options, rules: VllmRules
-) -> Container:  # noqa: PLR0913 - as above
+) -> Container:
     """Return the server as a container: offloaded weights, swap and caches are what it wants of host memory."""
     n_gpus = settings.tensor_parallel_size * settings.pipeline_parallel_size
     host_gib = 12 + int(settings.cpu_offload_gb * n_gpus) + int(settings.swap_space or 0) * n_gpus
@@ -60,7 +60,7 @@ def container(
 
 def emit(
     model: Model, workload: Workload, settings: VllmSettings, version: str, options: Options, rules: VllmRules
-) -> Emitted:  # noqa: PLR0913 - as above
+) -> Emitted:
     """Return the command line and a compose file."""
     words = serve_arguments(model, workload, settings, version, options, rules)
     boxed = container(model, workload, settings, version, options, rules)

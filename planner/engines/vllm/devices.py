@@ -127,7 +127,12 @@ def host(machine: Machine, settings: VllmSettings, ranks: list[Rank], resolved: 
         "kv_cache", "language", fixed(swapped), basis="modelled", formula="swap_space GiB per GPU", source=source
     )
     processes = span_item(
-        "overhead", "language", cache, basis="assumed", formula="processes; mm_processor_cache_gb when full", source=source
+        "overhead",
+        "language",
+        cache,
+        basis="assumed",
+        formula="processes; mm_processor_cache_gb when full",
+        source=source,
     )
     return DeviceBudget(
         device="Host",

@@ -49,7 +49,7 @@ def head_bytes(kv_dtype: str, head_dim: int, n_parts: int = 2, dtype_bytes: int 
     """Return the bytes of one head and token, K and V together (``n_parts`` 2)."""
     if kv_dtype in _TURBO:
         k_bits, v_bits = _TURBO[kv_dtype]
-        key = head_dim if k_bits == 8 else -(-head_dim * k_bits // 8) + 2  # noqa: PLR2004 - bits of a byte
+        key = head_dim if k_bits == 8 else -(-head_dim * k_bits // 8) + 2
         total = key + -(-head_dim * v_bits // 8) + 4
         return total + total % 2
     if kv_dtype == "nvfp4":
@@ -118,7 +118,7 @@ def kv_layout(caches: list[LayerCache], block_tokens: int) -> KvLayout:
     buckets: dict[LayerCache, int] = {}
     for cache in caches:
         buckets[cache] = buckets.get(cache, 0) + 1
-    if len(buckets) == 1 or not states and len({cache.kind for cache in attention}) == 1:
+    if len(buckets) == 1 or (not states and len({cache.kind for cache in attention}) == 1):
         total = sum(cache.token_bytes for cache in attention)
         return KvLayout(block_tokens=block_tokens, bytes_per_block=total * block_tokens, groups=(attention[0],))
     size = group_size(list(buckets.values()))

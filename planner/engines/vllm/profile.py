@@ -18,7 +18,11 @@ _UNPINNED = (10.0, 38.4, 39.5)  # 0.12 to 0.19: the release that left sorting is
 _TRITON = (10.0, 16.0, 39.5)  # 0.20: estimated
 _TRITON_V2 = (6.0, 11.0, 39.5)  # 0.33: estimated
 PERSISTENT_V2 = 4.125  # output counts as 32-bit words and the prompt mask as bits
-ENCODER_RANGE = (1.0, 2.0, 4.5)  # no log isolates the encoder; 25 to 115 kB a patch are seen at 1280 wide
+# factors on the encoder's formula. Before 0.11: 5.6 GiB (7B on 24 GiB, issue gpustack 1800) and 6.9 GiB (32B) are seen
+# where it says 1.8. From 0.20: a start log of Qwen3.5-4B on 0.22.0 leaves at most 1.9 GiB where it says 2.1
+_ENCODER_OLD = (0.9, 3.0, 4.2)
+_ENCODER_BETWEEN = (0.7, 1.5, 4.2)
+_ENCODER_NEW = (0.7, 1.0, 2.0)
 
 
 def sampler_span(language: Language, resolved: Resolved) -> Span:
@@ -65,21 +69,32 @@ def _ffn_width(ffn: DenseFfn | MoeFfn, n_ranks: int) -> int:
 
 
 def encoder_items(item: EncoderItem, resolved: Resolved, limit: int) -> int:
-    """Return how many of the largest items one profiling pass encodes."""
-    tokens = max(1, min(item.tokens, resolved.max_model_len))
+    """Return how many of the largest items one profiling pass encodes.
+
+    The largest item counts whole even where max_model_len is shorter (issue 27992; log of 0.22.0 with 1,024 tokens).
+    """
+    tokens = max(1, item.tokens)
     budget = max(resolved.max_num_batched_tokens, tokens)
     per_request = max(1, min(limit, resolved.max_model_len // tokens))
     return max(1, min(budget // tokens, resolved.max_num_seqs * per_request))
 
 
-def encoder_span(vision: Vision, language: Language, item: EncoderItem, n_items: int) -> Span:
+def encoder_span(
+    vision: Vision, language: Language, item: EncoderItem, n_items: int, release: tuple[int, int]
+) -> Span:
     """Return the tower's peak over ``n_items`` of the largest image, with the pixels going in and the tokens coming out."""
     pixels = 3 * _frames(vision) * vision.patch_size**2 * 3
     width = max(10 * vision.n_embd, 2 * vision.n_embd + 3 * vision.n_ff) * 2
     inside = item.patches * (pixels + width) * n_items
     outputs = n_items * item.tokens * language.n_embd * 2
-    low, expected, high = (int(inside * factor) + outputs for factor in ENCODER_RANGE)
+    low, expected, high = (int(inside * factor) + outputs for factor in _encoder_factors(release))
     return Span(low=low, expected=expected, high=high)
+
+
+def _encoder_factors(release: tuple[int, int]) -> tuple[float, float, float]:
+    if release >= (0, 20):
+        return _ENCODER_NEW
+    return _ENCODER_BETWEEN if release >= (0, 11) else _ENCODER_OLD
 
 
 def _frames(vision: Vision) -> int:

@@ -77,7 +77,7 @@ def ranks_of(
 
 def _rank(
     model: Model, gpu: Gpu, index: int, stage: int, compute: Span, settings: VllmSettings, resolved: Resolved
-) -> Rank:  # noqa: PLR0913 - one rank's circumstances
+) -> Rank:
     n_ranks, n_stages = resolved.n_tensor_ranks, resolved.n_pipeline_ranks
     weights = rank_weights(
         model,
@@ -151,7 +151,7 @@ def profile_span(model: Model, workload: Workload, settings: VllmSettings, resol
     if item is not None and model.vision is not None and not settings.skip_mm_profiling:
         limit = (settings.limit_mm_per_prompt or {}).get("image", 999 if resolved.release >= (0, 10) else 1)
         n_items = encoder_items(item, resolved, max(limit, len(workload.images)))
-        spans.append(encoder_span(model.vision, model.language, item, n_items))
+        spans.append(encoder_span(model.vision, model.language, item, n_items, resolved.release))
     return largest(spans)
 
 
@@ -204,5 +204,3 @@ def _format(model: Model, settings: VllmSettings) -> str:
     if model.quantization is not None and model.quantization.lower() not in UNQUANTIZED:
         return weight_format(model.quantization)
     return "bf16" if settings.dtype not in {"float", "float32"} else "fp32"
-
-

@@ -96,7 +96,7 @@ def check_settings(settings: VllmSettings) -> None:
     if share is not None and not 0 < share <= 1:
         raise UsageError(f"gpu_memory_utilization {share}: must be above 0 and at most 1")
     for name in ("tensor_parallel_size", "pipeline_parallel_size"):
-        if not 1 <= getattr(settings, name) <= 1024:  # noqa: PLR2004 - no box has more
+        if not 1 <= getattr(settings, name) <= 1024:
             raise UsageError(f"{name} {getattr(settings, name)}: must be between 1 and 1024")
     for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size", "kv_cache_memory_bytes"):
         value = getattr(settings, name)
