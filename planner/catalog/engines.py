@@ -140,6 +140,14 @@ def _ollama(version: str | None) -> Engine:
     return ollama_engine(version, support_tables(), rules, options, load_engine("llama.cpp").budget)
 
 
+def _transformers(version: str | None) -> Engine:
+    from planner.engine_tables import overhead_table  # noqa: PLC0415 - one engine at a time
+    from planner.engines.transformers import transformers_engine  # noqa: PLC0415
+
+    moments = load_data("engines/transformers/moments.yaml")
+    return transformers_engine(version, support_tables(), moments, overhead_table())
+
+
 def _sglang(version: str | None) -> Engine:
     from planner.engines.sglang import sglang_engine  # noqa: PLC0415 - one engine at a time
 
@@ -156,6 +164,7 @@ def _measured(version: str | None) -> Engine:
 _FACTORIES: Mapping[str, Callable[[str | None], Engine]] = {
     "llama.cpp": _llama_cpp,
     "ollama": _ollama,
+    "transformers": _transformers,
     "vllm": _vllm,
     "sglang": _sglang,
     "lmdeploy": _lmdeploy,
