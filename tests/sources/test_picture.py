@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
 import time
+import types
 import zlib
 from pathlib import Path
+from typing import Self
 
 import pytest
 from hypothesis import given
@@ -125,7 +128,9 @@ def test_a_damaged_picture_is_one_line(tmp_path: Path, data: bytes, reason: str)
 
 def test_a_missing_file_a_folder_and_a_pipe_are_one_line(tmp_path: Path) -> None:
     """What cannot be read as a file says so at once."""
-    for path in (tmp_path / "none.png", tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (tmp_path / "none.png", tmp_path, pipe):
         with pytest.raises(SourceError, match="cannot be read"):
             picture_size(path)
 
@@ -135,6 +140,55 @@ def test_another_format_asks_for_pillow_or_a_size(tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(SourceError, match=r"install vlplan\[images\]"):
         picture_size(written(tmp_path, b"BM" + bytes(60)))
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_pillow_reads_what_is_not_read_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, readable: bool) -> None:
+    """With Pillow other formats' headers are read by it, its own limit of pixels put back after; else one line."""
+
+    class UnidentifiedError(OSError):
+        pass
+
+    class Opened:
+        size = (7, 5)
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    def opened(_: object) -> Opened:
+        if readable:
+            return Opened()
+        raise UnidentifiedError
+
+    image = types.SimpleNamespace(MAX_IMAGE_PIXELS=99, open=opened)
+    monkeypatch.setitem(
+        sys.modules, "PIL", types.SimpleNamespace(Image=image, UnidentifiedImageError=UnidentifiedError)
+    )
+    path = written(tmp_path, b"BM" + bytes(60))
+    if readable:
+        assert str(picture_size(path)) == "7x5"
+    else:
+        with pytest.raises(SourceError, match="is no picture that Pillow can read"):
+            picture_size(path)
+    assert image.MAX_IMAGE_PIXELS == 99
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"http://ns.adobe.com/xap/1.0/\0<x/>",
+        b"Exif\0\0XX\x2a\0" + bytes(20),
+        b"Exif\0\0II\x2a\0\xff\xff\xff\x7f",
+        b"Exif\0\0II\x2a\0\x08\0\0\0\xff\xff" + bytes(30),
+    ],
+)
+def test_odd_exif_segments_leave_the_picture_upright(tmp_path: Path, body: bytes) -> None:
+    """Segments that hold no orientation, or lie about where it is, change nothing."""
+    path = written(tmp_path, jpeg(640, 480, segment(0xE1, body)))
+    assert picture_size(path).width == 640
 
 
 def test_a_bomb_costs_nothing(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from planner.catalog.models import load_model
 from planner.errors import UsageError
 from planner.model import ImageRule, Vision
 from planner.vision import counted, image_tokens
-from planner.vision.mtmd.projector_file import mtmd_rule
+from planner.vision.mtmd.projector_file import mtmd_rule, with_architecture
 from planner.workload import ImageSize, parse_image_size
 
 RULES = "engines/llama_cpp/image_rules.yaml"
@@ -99,6 +99,19 @@ def test_ollama_asks_for_more_tokens() -> None:
     assert image_tokens(qwen, size, "ollama").tokens == 1024
     assert image_tokens(qwen, size, "ollama", image_min_tokens=256).tokens == 256
     assert image_tokens(newer, size, "ollama").tokens == image_tokens(newer, size, "llama.cpp").tokens
+
+
+def test_a_projector_file_beside_its_language_model_gets_ollamas_floor() -> None:
+    """For a file the floor follows the text architecture: Qwen3.5 shares Qwen3-VL's projector but not its floor."""
+    data = load_data(RULES)
+    rule = mtmd_rule("qwen3vl_merger", {"image_size": 768, "patch_size": 16}, data)
+    tokens = {
+        name: image_tokens(
+            vision_of(with_architecture(rule, name, data)), ImageSize(width=336, height=336), "ollama"
+        ).tokens
+        for name in ("qwen3vl", "qwen35")
+    }
+    assert tokens == {"qwen3vl": 1024, "qwen35": 121}
 
 
 def test_limits_that_contradict_are_refused_as_at_load() -> None:

@@ -86,6 +86,13 @@ def test_a_user_may_change_what_the_processor_takes() -> None:
         image_tokens(vision, size, overrides={"max_pixel": 1})
 
 
+def test_splitting_may_be_switched_off() -> None:
+    """An Idefics3 image that is not split is one square view."""
+    vision, size = load_model("idefics3-8b", engine="hf").vision, parse_image_size("1920x1080")
+    whole = image_tokens(vision, size, overrides={"do_image_splitting": False})
+    assert (whole.tokens, whole.extra_tokens, whole.tiles) == (169, 3, 1)
+
+
 def test_crops_stop_at_three_images() -> None:
     """DeepSeek-VL2 cuts no image when a request has more than two."""
     vision, size = load_model("deepseek-vl2", engine="hf").vision, parse_image_size("1920x1080")
