@@ -58,7 +58,7 @@ def test_own_profile_is_a_model(fresh, monkeypatch, tmp_path):
 
 
 def test_duplicates_are_reported(fresh, monkeypatch, tmp_path):
-    """A profile with a name of the catalogue replaces it, and one of a later directory is passed over; both are said."""
+    """A profile named as one of the catalogue replaces it, one of a later directory is passed over; both are said."""
     for place in ("one", "two"):
         write(tmp_path / place, "llama-3.1-8b")
     monkeypatch.setenv("VLPLAN_PROFILES", f"{tmp_path / 'one'}:{tmp_path / 'two'}")

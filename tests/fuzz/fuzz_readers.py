@@ -3,8 +3,8 @@
     python tests/fuzz/fuzz_readers.py gguf -max_total_time=150
     python tests/fuzz/fuzz_readers.py all 150        # every target in turn, so many seconds each
 
-An input may be read or refused with one of the program's own errors. Anything else is a finding: another exception, more
-than a second, or more than 100 MB above what the process needs by itself. New inputs are kept in a folder for the run;
+An input may be read or refused with one of the program's own errors. Anything else is a finding: another exception,
+more than a second, or more than 100 MB above what the process needs by itself. New inputs are kept in a folder for the run;
 the seeds beside this file are small and stay as they are.
 """
 
@@ -84,7 +84,8 @@ def make_check(target: str):
         try:
             reader(data)
         except VlplanError as error:
-            assert "\n" not in str(error), "an error of more than one line"
+            if "\n" in str(error):
+                raise AssertionError("an error of more than one line") from error
 
     return check
 
@@ -232,6 +233,12 @@ def write_dictionary(path: Path) -> None:
     path.write_text("".join(f'"{word}"\n' for word in sorted(found) if re.fullmatch(r"[\w:.-]+", word)))
 
 
+def say(*words: object) -> None:
+    """Write a line at once."""
+    sys.stdout.write(" ".join(str(word) for word in words) + "\n")
+    sys.stdout.flush()
+
+
 def run_all(seconds: int) -> None:
     """Fuzz every target in a process of its own and print what libFuzzer counted."""
     with tempfile.TemporaryDirectory() as folder:
@@ -245,13 +252,11 @@ def run_all(seconds: int) -> None:
             command += [f"-artifact_prefix={HERE}/finding-{target}-", "-rss_limit_mb=600", "-print_final_stats=1"]
             start = time.monotonic()
             done = subprocess.run(command, capture_output=True, text=True, check=False)
-            print(target, "seconds", round(time.monotonic() - start), "exit", done.returncode, flush=True)
+            say(target, "seconds", round(time.monotonic() - start), "exit", done.returncode)
             wanted = ("DONE", "stat::", "ERROR", "SUMMARY", "Uncaught")
-            print(
-                "\n".join(line for line in done.stderr.splitlines() if any(word in line for word in wanted)), flush=True
-            )
+            say("\n".join(line for line in done.stderr.splitlines() if any(word in line for word in wanted)))
             if done.returncode:
-                print(done.stderr[-3000:], flush=True)
+                say(done.stderr[-3000:])
 
 
 if __name__ == "__main__":

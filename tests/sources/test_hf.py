@@ -293,7 +293,7 @@ def test_unknown_family_with_standard_keys(tmp_path):
     [{"mamba_d_state": 16}, {"kv_lora_rank": 512}, {"cross_attention_layers": [1]}, {"num_attention_heads": None}],
 )
 def test_unknown_family_with_other_layers_stays_unknown(tmp_path, extra):
-    """Where keys point to layers that no data explains, no cache is computed: unknown, with the reason, weights exact."""
+    """Where keys point to layers that no data explains, the cache is unknown, with the reason; weights are exact."""
     weights = safetensors_bytes({n: ("BF16", s) for n, s in llama_names().items()})
     path = folder(tmp_path / "m", {**TINY, "model_type": "brandnew", **extra}, model__safetensors=weights)
     model = read(path)
@@ -328,7 +328,7 @@ def test_kinds_of_layers_are_told_apart(tmp_path):
 
 
 def test_index_without_shards_is_a_configuration(tmp_path):
-    """A cache that holds the index but no shard is planned from the configuration; a half-finished download is refused."""
+    """A folder with the index but no shard is planned from its configuration; a half-finished download is refused."""
     index = {"weight_map": {"a": "x-1.safetensors", "b": "x-2.safetensors"}}
     path = folder(tmp_path / "m", TINY)
     (path / "model.safetensors.index.json").write_text(json.dumps(index))
