@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +17,10 @@ from planner.cli.options import (
     this_machine,
     workload_options,
 )
+from planner.errors import UsageError
+
+if TYPE_CHECKING:
+    from planner.machine import Machine
 
 
 @click.command(name="recommend")
@@ -44,11 +49,36 @@ def command(  # noqa: PLR0913 - options
 ) -> int:
     """Find the best plan for MODEL on this machine, and print what to paste.
 
-    MODEL is a profile's name or alias, a GGUF file, a folder, a hub id or ollama:name:tag.
+    MODEL is a profile's name or alias, a GGUF file, a folder, a hub id or ollama:name:tag. Without MODEL: which models
+    of the catalogue fit here, best first.
     """
     from planner.comparing import recommend_any  # noqa: PLC0415 - help needs none of this
 
     machine = chosen_machine(given["machine_file"], given["gpus"], given["ram"])
-    data = request_data(model or "", **given)
+    if model is None:
+        return _survey(machine or this_machine(), as_json=as_json, **given)
+    data = request_data(model, **given)
     plan = recommend_any(data, prefer=prefer, machine=machine, detect=this_machine, compare=compare)
     return show(plan, as_json=as_json, explain=explain)
+
+
+def _survey(machine: Machine, *, as_json: bool, **given: Any) -> int:  # noqa: ANN401
+    from planner.deployment import parse_images  # noqa: PLC0415 - only without a model
+    from planner.report.survey import survey_mapping, survey_screen  # noqa: PLC0415
+    from planner.surveying import survey  # noqa: PLC0415
+    from planner.workload import Workload  # noqa: PLC0415
+
+    asked = given["engine"] or "llama.cpp"
+    if asked != "llama.cpp":
+        raise UsageError(f"without a model only llama.cpp is surveyed, not {asked!r}; name a model")
+    workload = Workload(
+        context_tokens=given["context"] or 4096,
+        sequences=given["sequences"] or 1,
+        images=parse_images(given["images"]),
+    )
+    found = survey(machine, workload)
+    if as_json:
+        click.echo(json.dumps(survey_mapping(machine, found), indent=2))
+    else:
+        click.echo(survey_screen(machine, found))
+    return 0 if found else 3
