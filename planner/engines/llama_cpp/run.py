@@ -123,6 +123,7 @@ def graph_request(run: Run, traits: GraphTraits, *, pinned: bool = True) -> Grap
         n_window_cells=_window(run),
         n_context=resolved.n_ctx_seq,
         flash_attn=run.flash_attn,
+        values_transposed=run.settings.flash_attn == "off",
         cache_type_k=run.settings.cache_type_k,
         cache_type_v=run.settings.cache_type_v,
         kv_offload=not run.settings.no_kv_offload,

@@ -69,7 +69,8 @@ class GraphRequest:
     """Everything the engine's worst-case graph depends on. Devices are GPU numbers; the host is ``backends.host``.
 
     ``weights``: device of each stored tensor by name. ``layer_devices``, ``cache_devices``: of each layer, its cache.
-    ``n_tokens``: of the ubatch; ``n_outputs``: rows of logits asked; ``n_cells``, ``n_window_cells``: of one cache
+    ``values_transposed``: how the V cache lies; by default transposed where flash attention is off, but ``auto`` lays it
+    out before it settles. ``n_tokens``: of the ubatch; ``n_outputs``: rows of logits asked; ``n_cells``, ``n_window_cells``: of one cache
     stream; ``n_context``: of one sequence. ``pinned``: norms stay with their layer, as in a real allocation of a fully
     offloaded model; a measurement without allocation (``--fit``) drops that.
     """
@@ -89,10 +90,16 @@ class GraphRequest:
     n_window_cells: int = 0
     n_context: int
     flash_attn: bool = True
+    values_transposed: bool | None = None
     cache_type_k: str = "f16"
     cache_type_v: str = "f16"
     kv_offload: bool = True
     pinned: bool = True
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the V cache lies transposed."""
+        return not self.flash_attn if self.values_transposed is None else self.values_transposed
 
     @property
     def rotary_step(self) -> int:

@@ -139,7 +139,7 @@ def _key_cache(b: Build, mixer: Attention) -> Node:
 def _value_cache(b: Build, mixer: Attention) -> Node:
     layer = b.layer if mixer.kv_source_layer is None else mixer.kv_source_layer
     cells = b.cells(window=mixer.window_tokens is not None)
-    width = mixer.n_kv_heads * mixer.value_dim if b.request.flash_attn else b.widest_value
+    width = b.widest_value if b.request.transposed else mixer.n_kv_heads * mixer.value_dim
     return b.cache("cache_v", b.request.cache_type_v, (width, cells, b.request.n_streams), layer)
 
 
@@ -159,7 +159,7 @@ def _store_keys(b: Build, k: Node, mixer: Attention) -> None:
 def _store_values(b: Build, v: Node, mixer: Attention) -> None:
     g, cache = b.graph, _value_cache(b, mixer)
     rows = b.v_rows(window=mixer.window_tokens is not None)
-    if b.request.flash_attn:
+    if not b.request.transposed:
         store_keys(b, v, cache, rows)
         return
     width, n = v.shape[0] * v.shape[1], v.shape[2]
@@ -182,10 +182,10 @@ def cached_keys(b: Build, mixer: Attention) -> Node:
 
 
 def _cached_values(b: Build, mixer: Attention) -> Node:
-    """Return the value cache: (head, heads, cells, streams), transposed to (cells, heads, head, streams) without FA."""
+    """Return the value cache as (head, heads, cells, streams); where it lies transposed (cells, heads, head, streams)."""
     cache, h = _value_cache(b, mixer), mixer.value_dim
     width, cells, n_streams = cache.shape[0], cache.shape[1], b.request.n_streams
-    if b.request.flash_attn:
+    if not b.request.transposed:
         row = row_bytes(cache.format, width)
         strides = (row_bytes(cache.format, h), row, row * cells)
         return b.graph.view(cache, (h, mixer.n_kv_heads, cells, n_streams), strides)

@@ -134,7 +134,7 @@ class Build:
 
     def v_rows(self, *, window: bool) -> Node:
         """Return the cells into which values are written; one per element where the cache lies transposed."""
-        width = 1 if self.request.flash_attn else self.widest_value
+        width = self.widest_value if self.request.transposed else 1
         return self.input("window v cells" if window else "v cells", "i64", self.n_tokens * width)
 
     def rotation(self, which: str, head_dim: int, *, window: bool) -> Node | None:
