@@ -15,7 +15,6 @@ from planner.sources import hub, ollama
 from planner.sources.gguf.file import part_names, read_gguf, read_parts
 from planner.sources.gguf.model import model_from_files
 from planner.sources.image_rules import with_mtmd_rule
-from planner.sources.measured import read_measured
 from planner.sources.projectors import embedded_projector, projector_beside
 from planner.sources.remote import DEFAULT_TIMEOUT_S, Network, RemoteBytes
 
@@ -114,6 +113,8 @@ def _from_path(path: Path, wanted: _Wanted) -> Model:
     if path.name.endswith(".safetensors") or path.name in {"config.json", "model.safetensors.index.json"}:
         return _from_folder(_local(path.parent), wanted)
     if path.suffix.lower() in {".yaml", ".yml"}:
+        from planner.sources.measured import read_measured  # noqa: PLC0415 - pydantic is behind it
+
         return read_measured(path)
     file = read_gguf(path)
     model, beside = _with_projector(file, path, wanted)

@@ -9,10 +9,7 @@ import json
 import queue
 import re
 import threading
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar, cast
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
@@ -22,6 +19,7 @@ from planner.units import MIB
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from email.message import Message
+    from urllib.request import Request
 
 DEFAULT_TIMEOUT_S = 30.0
 MAX_REDIRECTS = 5
@@ -71,13 +69,6 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Redirects are followed by hand, so that the token stays with its host."""
-
-    def redirect_request(self, *_args: object, **_kwargs: object) -> None:
-        return None
 
 
 def public_address(url: str) -> str:
@@ -262,23 +253,35 @@ def _follow(network: Network, url: str, ask: _Ask) -> Answer:
 
 
 def _one_request(network: Network, url: str, ask: _Ask) -> Answer:
+    import urllib.request  # noqa: PLC0415 - 50 ms that commands without a network can spare
+    from http.client import HTTPException  # noqa: PLC0415 - same
+
     name = public_address(url)
-    opener = urllib.request.build_opener(_NoRedirect)
     headers = {**network.headers_for(url), **ask.headers}
     prepared = urllib.request.Request(url, data=ask.body, headers=headers)  # noqa: S310 - the scheme was checked
     if ask.body is not None:
         prepared.add_header("Content-Type", "application/json")
     try:
-        with _opened(opener, prepared, network.timeout_s) as response:
+        with _opened(prepared, network.timeout_s) as response:
             found = {key.lower(): value for key, value in response.headers.items()}
             return Answer(url=url, status=response.status, headers=found, body=_body(response, found, ask))
-    except (OSError, HTTPException, ValueError) as error:
+    except HTTPException as error:
+        raise SourceError(f"{name}: the server broke off or sent something that is not HTTP") from error
+    except (OSError, ValueError) as error:
         raise SourceError(f"{name}: {_transport_reason(error, network.timeout_s)}") from error
 
 
-def _opened(opener: urllib.request.OpenerDirector, ask: urllib.request.Request, timeout_s: float) -> _Response:
+def _opened(prepared: Request, timeout_s: float) -> _Response:
+    """Return the response, also of an error status. Redirects are followed elsewhere: the token stays with its host."""
+    import urllib.error  # noqa: PLC0415 - see _one_request
+    import urllib.request  # noqa: PLC0415 - see _one_request
+
+    class NoRedirect(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *_args: object, **_kwargs: object) -> None:
+            return None
+
     try:
-        return cast("_Response", opener.open(ask, timeout=timeout_s))
+        return cast("_Response", urllib.request.build_opener(NoRedirect).open(prepared, timeout=timeout_s))
     except urllib.error.HTTPError as error:
         return cast("_Response", error)
 
@@ -316,8 +319,6 @@ def _transport_reason(error: Exception, timeout_s: float) -> str:
     reason = getattr(error, "reason", None) or error
     if isinstance(reason, TimeoutError):
         return f"no complete answer within {timeout_s:g} s; --timeout allows more"
-    if isinstance(error, HTTPException):
-        return "the server broke off or sent something that is not HTTP"
     text = getattr(reason, "strerror", None) or str(reason)
     return f"cannot be reached: {text}"
 
