@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option("--quantization", "quantizations", multiple=True, metavar="TYPE", help="Repeat for several.")
 @click.option("--image", "images", multiple=True, metavar="WxH", help="Image size, or 'none'. Repeat for several.")
-@click.option("--batch", "batches", multiple=True, type=click.IntRange(1, 65536), metavar="N", help="Repeat for several.")
+@click.option(
+    "--batch", "batches", multiple=True, type=click.IntRange(1, 65536), metavar="N", help="Repeat for several."
+)
 @click.option("--context", "contexts", multiple=True, type=click.IntRange(1), metavar="N", help="Repeat for several.")
 @click.option("--gpu", "gpus", multiple=True, metavar="GPU", help='One box each: "RTX 3090", "RTX 3090:2". Repeat.')
 @click.option("--ram", metavar="SIZE", help="Host memory of each box.  [default: 64GiB]")

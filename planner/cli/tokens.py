@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("--file", "files", multiple=True, metavar="PICTURE", help="A picture whose size is read from its header.")
 @click.option("--engine", default="llama.cpp", show_default=True, help="Engines count differently.")
 @click.option("--image-max-tokens", type=int, metavar="N", help="llama.cpp's --image-max-tokens.")
+@click.option("--image-min-tokens", type=int, metavar="N", help="llama.cpp's --image-min-tokens.")
 @json_option
 def command(  # noqa: PLR0913 - options
     model: str,
@@ -29,6 +30,7 @@ def command(  # noqa: PLR0913 - options
     files: tuple[str, ...],
     engine: str,
     image_max_tokens: int | None,
+    image_min_tokens: int | None,
     as_json: bool,
 ) -> int:
     """Show what images become for MODEL: tokens, tiles, effective size, wasted pixels, and what to send instead.
@@ -47,10 +49,10 @@ def command(  # noqa: PLR0913 - options
     vision = found.vision
     if vision is None:
         raise UsageError(f"{found.name} takes no images")
-    sizes = [*dict.fromkeys(parse_images(images)), *(_picture(path) for path in files)]
+    sizes = [*dict.fromkeys(parse_images(images)), *(_picture(path, name) for path in files)]
 
     def count(image: ImageSize) -> ImageTokens:
-        return image_tokens(vision, image, name, image_max_tokens=image_max_tokens)
+        return image_tokens(vision, image, name, image_max_tokens=image_max_tokens, image_min_tokens=image_min_tokens)
 
     if not sizes:
         rows = ladder(count)
@@ -66,7 +68,8 @@ def command(  # noqa: PLR0913 - options
     return 0
 
 
-def _picture(path: str) -> ImageSize:
+def _picture(path: str, engine: str) -> ImageSize:
+    """Return a picture's size as the engine sees it: llama.cpp's decoder does not turn pictures upright."""
     from planner.sources.picture import picture_size  # noqa: PLC0415 - only when a picture is named
 
-    return picture_size(path)
+    return picture_size(path, upright=engine not in ("llama.cpp", "ollama"))
