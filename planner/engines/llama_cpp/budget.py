@@ -67,8 +67,17 @@ def assemble(
         settings=resolved_settings(run),
         notes=_notes(run),
         refusals=refused,
-        unknown=() if run.language.layers else (str(run.language.facts.get("unknown", "layers of no known kind")),),
+        unknown=tuple(_unknown(run)),
     )
+
+
+def _unknown(run: Run) -> Iterator[str]:
+    """Yield what keeps the bytes from being known."""
+    if not run.language.layers:
+        yield str(run.language.facts.get("unknown", "layers of no known kind"))
+    vision = run.model.vision
+    if vision is not None and not vision.tensors:
+        yield f"what the projector file of {run.model.name} holds is not known; name the file as projector"
 
 
 def _present(item: Item) -> tuple[Item, ...]:
