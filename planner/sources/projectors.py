@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from planner.catalog import load_data
 from planner.errors import SourceError
@@ -11,6 +11,7 @@ from planner.quantization import FORMATS
 from planner.sources.gguf.file import read_gguf
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from planner.sources.gguf.file import GgufFile
@@ -33,7 +34,7 @@ def embedded_projector(file: GgufFile) -> tuple[GgufFile, GgufFile | None]:
     kept = tuple(tensor for tensor in file.tensors if not tensor.name.startswith(_VISION_TENSORS))
     metadata = _renamed(file, rules.get("architecture", file.architecture))
     language = replace(file, tensors=kept, metadata=metadata)
-    clip = _clip_metadata(file, rules.get("projector", "unknown"))
+    clip = _clip_metadata(file, rules)
     return language, replace(file, tensors=inside, metadata=clip, file_bytes=sum(t.n_bytes for t in inside))
 
 
@@ -99,12 +100,12 @@ def _renamed(file: GgufFile, architecture: str) -> dict[str, Value]:
     return found | {"general.architecture": architecture}
 
 
-def _clip_metadata(file: GgufFile, projector: str) -> dict[str, Value]:
+def _clip_metadata(file: GgufFile, rules: Mapping[str, Any]) -> dict[str, Value]:
     prefix = f"{file.architecture}.vision."
     own = {f"clip.vision.{key.removeprefix(prefix)}": v for key, v in file.metadata.items() if key.startswith(prefix)}
     fixed: dict[str, Value] = {
         "general.architecture": "clip",
         "clip.has_vision_encoder": True,
-        "clip.projector_type": projector,
+        "clip.projector_type": rules.get("projector", "unknown"),
     }
-    return {**fixed, **own}
+    return {**{f"clip.vision.{key}": n for key, n in rules.get("defaults", {}).items()}, **fixed, **own}

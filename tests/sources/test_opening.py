@@ -92,6 +92,20 @@ def test_projector_inside_the_file(tmp_path):
     assert text.language.tensors == model.language.tensors
 
 
+def test_keys_that_a_single_file_leaves_out(tmp_path):
+    """Where a single file does not say what a projector file would, the converter's constants stand in."""
+    metadata, tensors = tiny_llama()
+    renamed = {key.replace("llama.", "qwen25vl."): value for key, value in metadata.items()}
+    keys = {"block_count": 1, "embedding_length": 32, "patch_size": 14, "attention.head_count": 2}
+    metadata = {**renamed, "general.architecture": "qwen25vl", **{f"qwen25vl.vision.{k}": n for k, n in keys.items()}}
+    (tmp_path / "one.gguf").write_bytes(gguf_bytes(metadata, {**tensors, "v.patch_embd.weight": (14, 14, 3, 32)}))
+    model = open_model(str(tmp_path / "one.gguf"))
+    assert model.language.architecture == "qwen2vl"
+    assert model.language.n_layers == 2
+    assert model.vision is not None
+    assert (model.vision.image_size, model.vision.projector) == (560, "qwen2.5vl_merger")
+
+
 def test_any_part_of_a_split_file_opens_the_whole(tmp_path):
     """Naming the second part reads all parts; a missing one is said by name."""
     metadata, tensors = tiny_llama()
