@@ -105,7 +105,7 @@ def _loads(engine: str, version: str | None, model: Model) -> Support:
 
 
 def _llama_cpp(version: str | None) -> Engine:
-    from planner.engines.llama_cpp.engine import budget  # noqa: PLC0415 - one engine at a time
+    from planner.engines.llama_cpp.engine import budget, peaks  # noqa: PLC0415 - one engine at a time
     from planner.engines.llama_cpp.flags import emit  # noqa: PLC0415
     from planner.engines.llama_cpp.settings import LlamaCppSettings  # noqa: PLC0415
 
@@ -116,6 +116,7 @@ def _llama_cpp(version: str | None) -> Engine:
         loads=partial(_loads, "llama.cpp", version),
         budget=partial(budget, llama_cpp_data()),
         emit=emit,
+        peaks=partial(peaks, llama_cpp_data()),
     )
 
 

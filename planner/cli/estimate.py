@@ -36,4 +36,10 @@ def command(model: str, *, explain: bool, as_json: bool, **given: Any) -> int:  
     machine = chosen_machine(given["machine_file"], given["gpus"], given["ram"])
     deployment = parse_request(request_data(model, **given), machine=machine, detect=this_machine)
     plan = judge(deployment.engine, deployment.model, deployment.workload, deployment.machine, deployment.settings)
-    return show(plan, as_json=as_json, explain=explain)
+    code = show(plan, as_json=as_json, explain=explain)
+    if explain and not as_json:
+        from planner.explaining import explain as why  # noqa: PLC0415 - only when asked
+        from planner.report.explanation import peaks_screen  # noqa: PLC0415
+
+        click.echo("\n" + peaks_screen(why(deployment.engine, plan)))
+    return code

@@ -21,6 +21,16 @@ class Emitted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DevicePeak:
+    """Where a device's compute memory is fullest: the operation, its layer (-1: none), what lies there (name, bytes)."""
+
+    device: str
+    operation: str
+    layer: int
+    live: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Support:
     """Whether an engine version loads a model at all, with reason, source and what else would."""
 
@@ -40,7 +50,8 @@ class Engine:
     """An engine of one version.
 
     ``settings`` is its frozen settings class (the engine's own words). ``loads`` gives the verdict before any
-    arithmetic, ``budget`` the bytes, ``emit`` the command for exactly those settings.
+    arithmetic, ``budget`` the bytes, ``emit`` the command for exactly those settings. ``peaks``, where the engine's
+    graph is simulated, says which operation makes each device's compute peak.
     """
 
     name: str
@@ -49,4 +60,5 @@ class Engine:
     loads: Callable[[Model], Support]
     budget: Callable[[Model, Workload, Machine, Any], Budget]
     emit: Callable[[Model, Workload, Machine, Any], Emitted]
+    peaks: Callable[[Model, Workload, Machine, Any], tuple[DevicePeak, ...]] | None = None
     facts: Mapping[str, object] = field(default_factory=dict)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from planner.budget import Budget, ImageTokens, Item
 from planner.engines import refusals
+from planner.engines.engine import DevicePeak
 from planner.engines.llama_cpp.budget import assemble
 from planner.engines.llama_cpp.encoder.kinds import EncoderKind
 from planner.engines.llama_cpp.encoding import encoding_of
-from planner.engines.llama_cpp.run import Run, resolve_run
+from planner.engines.llama_cpp.compute import compute_buffers
+from planner.engines.llama_cpp.run import Run, device_names, graph_request, resolve_run
 from planner.engines.llama_cpp.settings import LlamaCppSettings
 from planner.engines.llama_cpp.traits import GraphTraits
 from planner.errors import UsageError
@@ -47,6 +49,23 @@ def budget(
         encoding=encoding_of(run, images, data.encoders),
         images=images,
         refused=tuple(_refused(run, images)),
+    )
+
+
+def peaks(
+    data: LlamaCppData, model: Model, workload: Workload, machine: Machine, settings: LlamaCppSettings
+) -> tuple[DevicePeak, ...]:
+    """Return which operation makes each device's compute peak; nothing where the graph is not known."""
+    run = resolve_run(model, workload, machine, settings)
+    traits = data.traits.get(model.language.architecture)
+    found = None if traits is None else compute_buffers(graph_request(run, traits), explain=True)
+    if found is None:
+        return ()
+    names = (*device_names(machine.gpus), "Host")
+    return tuple(
+        DevicePeak(device=name, operation=peak.operation, layer=peak.layer, live=peak.live)
+        for name, peak in zip(names, found.peaks, strict=True)
+        if peak is not None
     )
 
 
