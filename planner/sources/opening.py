@@ -226,7 +226,9 @@ def _as_gguf(model: Model, quantization: str | None) -> Model:
 
     if not model.language.layers:
         return model
-    return with_tensors(model, known_file_type(quantization or DEFAULT_FILE_TYPE))
+    file_type = known_file_type(quantization or DEFAULT_FILE_TYPE)
+    said = f"planned as a {file_type} GGUF file converted from this folder"
+    return replace(with_tensors(model, file_type), notes=(*model.notes, said))
 
 
 def _in_scheme(model: Model, quantization: str | None) -> Model:

@@ -166,8 +166,11 @@ def n_parameters(tensor: Tensor, scheme: Scheme) -> int:
 
 
 def is_linear(name: str, shape: tuple[int, ...]) -> bool:
-    """Return whether a tensor is the weight of a linear layer: what load-time quantisers take, but for the output."""
-    if len(shape) < 2 or not name.endswith(("weight", *_PACKED_SUFFIXES, "_proj")):
+    """Return whether a tensor is the weight of a linear layer that load-time quantisers take.
+
+    Not the output, and not experts: transformers 5 keeps those as packed parameters.
+    """
+    if len(shape) != 2 or ".experts." in name or not name.endswith(("weight", *_PACKED_SUFFIXES, "_proj")):
         return False
     return not any(word in name for word in ("embed", "lm_head", "patch", "conv", "norm", "position", "gate.weight"))
 
