@@ -6,6 +6,7 @@ Source: vLLM 0.10.2 and 0.33.0, ``model_executor/layers`` and model files; again
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 from planner.engines.linears import LayerParts, layer_parts
 from planner.engines.weight_formats import linear_bytes
@@ -200,9 +201,26 @@ def rank_weights(
         vision_bytes(model, n_ranks, dtype_bytes, data_parallel=data_parallel) if vision else (0, 0, 0)
     )
     return RankWeights(
-        language_bytes=own,
+        language_bytes=int(own * _stored_share(model, format_name, dtype_bytes)),
         vision_bytes=expected,
         vision_low_bytes=low,
         vision_high_bytes=high,
         rope_bytes=rope_table_bytes(language, dtype_bytes),
     )
+
+
+def _stored_share(model: Model, format_name: str, dtype_bytes: int) -> Fraction:
+    """Return what a packed checkpoint's own bytes are of what its format alone would give: 1 where there is none."""
+    if model.stored is None or model.stored.scheme is None or not model.stored.language_bytes:
+        return Fraction(1)
+    whole = language_bytes(
+        model.language,
+        first=0,
+        last=model.language.n_layers,
+        n_ranks=1,
+        format_name=format_name,
+        dtype_bytes=dtype_bytes,
+        head=True,
+        tail=True,
+    )
+    return Fraction(model.stored.language_bytes, whole) if whole else Fraction(1)
