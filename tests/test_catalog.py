@@ -38,7 +38,6 @@ EXPLAINED = {
     "mistral-small-3.1-24b": (0, -5120),  # the row break's embedding, in GGUF files beside the tower
     "mistral-small-3.2-24b": (0, -5120),  # same
     "pixtral-12b": (0, -5120),  # same
-    "moondream2": (53_248, 0),  # biases of the output matrix and of the last norm
     "llama-3.2-11b-vision": (0, -1),  # one gate of the positions is stored twice
     "llama-3.2-90b-vision": (0, -1),  # same
     # the last block and the norm behind it, which LLaVA never uses and its GGUF files leave out

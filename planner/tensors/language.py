@@ -12,27 +12,25 @@ from typing import TYPE_CHECKING, assert_never
 from planner.model import (
     Attention,
     CrossAttention,
-    DenseFfn,
     GatedDeltaNet,
     LatentAttention,
     Mamba,
     ShortConv,
 )
+from planner.tensors.feed_forward import Entry, ffn_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from planner.model import Ffn, Language, Layer, Mixer, MoeFfn
-
-Shape = tuple[int, ...]
-Entry = tuple[str, Shape]
+    from planner.model import Language, Layer, Mixer
 
 
 def language_tensors(language: Language) -> tuple[Entry, ...]:
     """Return name and shape of every tensor of ``language``, those of multi-token prediction layers included.
 
     Facts it heeds: ``embedding_rows`` (where the embedding has more rows than the output), ``name.ffn_norm`` and
-    ``name.output_norm`` (architectures that spell these differently), ``layer_output_scale``, ``ssm_norms``.
+    ``name.output_norm`` (architectures that spell these differently), ``output_bias``, ``norm_bias``,
+    ``parallel_blocks`` (one norm feeds attention and feed-forward), ``layer_output_scale``, ``ssm_norms``.
     """
     found = list(_head(language))
     for index, layer in enumerate(language.layers):
@@ -47,8 +45,11 @@ def language_tensors(language: Language) -> tuple[Entry, ...]:
 def layer_tensors(language: Language, layer: Layer) -> tuple[Entry, ...]:
     """Return the tensors of one layer by their name after ``blk.N.``."""
     ffn_norm = str(language.facts.get("name.ffn_norm", "ffn_norm")) + ".weight"
-    flags = (bool(language.facts.get("layer_output_scale")), bool(language.facts.get("ssm_norms")))
+    flags = frozenset(flag for flag in _FLAGS if language.facts.get(flag))
     return _layer(layer, (language.n_embd, language.n_embd_per_layer), ffn_norm, flags)
+
+
+_FLAGS = ("layer_output_scale", "norm_bias", "parallel_blocks", "ssm_norms")
 
 
 def _head(language: Language) -> Iterator[Entry]:
@@ -58,7 +59,11 @@ def _head(language: Language) -> Iterator[Entry]:
     yield "token_embd.weight", (n_embd, int(rows) if isinstance(rows, int) else n_vocab)
     if not language.tied_embeddings:
         yield "output.weight", (n_embd, n_vocab)
+        if language.facts.get("output_bias"):
+            yield "output.bias", (n_vocab,)
     yield str(language.facts.get("name.output_norm", "output_norm")) + ".weight", (n_embd,)
+    if language.facts.get("norm_bias"):
+        yield "output_norm.bias", (n_embd,)
     names = ("rope_freqs.weight",) if len(language.rope_factors) == 1 else _LONG_AND_SHORT
     yield from ((name, (width,)) for name, width in zip(names, language.rope_factors, strict=False))
     if language.n_embd_per_layer:
@@ -72,16 +77,21 @@ _LONG_AND_SHORT = ("rope_factors_long.weight", "rope_factors_short.weight")
 
 
 @lru_cache(maxsize=1024)
-def _layer(layer: Layer, widths: tuple[int, int], ffn_norm: str, flags: tuple[bool, bool]) -> tuple[Entry, ...]:
+def _layer(layer: Layer, widths: tuple[int, int], ffn_norm: str, flags: frozenset[str]) -> tuple[Entry, ...]:
     """Return the tensors of a layer; layers repeat, so what was asked once is kept."""
-    (n_embd, n_embd_per_layer), (output_scale, ssm_norms) = widths, flags
-    found: list[Entry] = [("attn_norm.weight", (n_embd,)), *_mixer(layer.mixer, n_embd, ssm_norms=ssm_norms)]
+    n_embd, n_embd_per_layer = widths
+    found: list[Entry] = [("attn_norm.weight", (n_embd,))]
+    if "norm_bias" in flags:
+        found.append(("attn_norm.bias", (n_embd,)))
+    found += _mixer(layer.mixer, n_embd, ssm_norms="ssm_norms" in flags)
     if layer.post_norms:
         found.append(("post_attention_norm.weight", (n_embd,)))
-    if output_scale:
+    if "layer_output_scale" in flags:
         found.append(("layer_output_scale.weight", (1,)))
+    if layer.ffn is not None and "parallel_blocks" not in flags:
+        found.append((ffn_norm, (n_embd,)))
     if layer.ffn is not None:
-        found += [(ffn_norm, (n_embd,)), *_ffn(layer.ffn, n_embd)]
+        found += ffn_tensors(layer.ffn, n_embd)
     if layer.post_norms:
         found.append(("post_ffw_norm.weight", (n_embd,)))
     if n_embd_per_layer:
@@ -238,69 +248,3 @@ def _mamba2(mixer: Mamba, n_embd: int) -> Iterator[Entry]:
     yield "ssm_d", (1, n_heads)
     yield "ssm_norm.weight", (inner // max(mixer.n_groups, 1), max(mixer.n_groups, 1))
     yield "ssm_out.weight", (inner, n_embd)
-
-
-def _ffn(ffn: Ffn, n_embd: int) -> Iterator[Entry]:
-    return _dense(ffn, n_embd) if isinstance(ffn, DenseFfn) else _experts(ffn, n_embd)
-
-
-def _dense(ffn: DenseFfn, n_embd: int) -> Iterator[Entry]:
-    separate_gate = ffn.gated and not ffn.fused
-    up = ffn.n_ff * (2 if ffn.fused else 1)
-    if separate_gate:
-        yield "ffn_gate.weight", (n_embd, ffn.n_ff)
-    yield "ffn_up.weight", (n_embd, up)
-    yield "ffn_down.weight", (ffn.n_ff, n_embd)
-    if ffn.bias:
-        if separate_gate:
-            yield "ffn_gate.bias", (ffn.n_ff,)
-        yield "ffn_up.bias", (up,)
-        yield "ffn_down.bias", (n_embd,)
-
-
-def _experts(ffn: MoeFfn, n_embd: int) -> Iterator[Entry]:
-    n_experts, width = ffn.n_experts, ffn.n_ff_expert
-    if ffn.n_ff_dense:
-        yield from _dense_beside(ffn, n_embd)
-    yield "ffn_gate_inp.weight", (n_embd, n_experts)
-    if ffn.selection_bias:
-        yield "exp_probs_b.bias", (n_experts,)
-    if ffn.fused:
-        yield "ffn_gate_up_exps.weight", (n_embd, 2 * width, n_experts)
-    else:
-        yield "ffn_gate_exps.weight", (n_embd, width, n_experts)
-        yield "ffn_up_exps.weight", (n_embd, width, n_experts)
-    yield "ffn_down_exps.weight", (width, n_embd, n_experts)
-    if ffn.down_scale:
-        yield "ffn_down_exps.scale", (n_experts,)
-    if ffn.bias:
-        yield from _expert_biases(ffn, n_embd)
-    if ffn.n_ff_shared:
-        yield from _shared_expert(ffn, n_embd)
-
-
-def _dense_beside(ffn: MoeFfn, n_embd: int) -> Iterator[Entry]:
-    """Yield a dense branch beside the experts, with the norms and the router scale that keep the two apart."""
-    yield from _dense(DenseFfn(n_ff=ffn.n_ff_dense), n_embd)
-    yield "ffn_gate_inp.scale", (n_embd,)
-    yield "pre_ffw_norm_2.weight", (n_embd,)
-    yield "post_ffw_norm_1.weight", (n_embd,)
-    yield "post_ffw_norm_2.weight", (n_embd,)
-
-
-def _expert_biases(ffn: MoeFfn, n_embd: int) -> Iterator[Entry]:
-    yield "ffn_gate_inp.bias", (ffn.n_experts,)
-    if ffn.fused:
-        yield "ffn_gate_up_exps.bias", (2 * ffn.n_ff_expert, ffn.n_experts)
-    else:
-        yield "ffn_gate_exps.bias", (ffn.n_ff_expert, ffn.n_experts)
-        yield "ffn_up_exps.bias", (ffn.n_ff_expert, ffn.n_experts)
-    yield "ffn_down_exps.bias", (n_embd, ffn.n_experts)
-
-
-def _shared_expert(ffn: MoeFfn, n_embd: int) -> Iterator[Entry]:
-    if ffn.shared_gate:
-        yield "ffn_gate_inp_shexp.weight", (n_embd,)
-    yield "ffn_gate_shexp.weight", (n_embd, ffn.n_ff_shared)
-    yield "ffn_up_shexp.weight", (n_embd, ffn.n_ff_shared)
-    yield "ffn_down_shexp.weight", (ffn.n_ff_shared, n_embd)

@@ -150,6 +150,12 @@ def _framed_matrix(vision: Vision, n_text: int) -> Entries:
     yield from _linear("mm.model.fc", 2 * vision.n_embd, n_text)
 
 
+def _parted_matrix(vision: Vision, n_text: int) -> Entries:
+    """One matrix over the answered queries, and the vector that parts views."""
+    yield "v.view_seperator", (n_text,), "f32"
+    yield from _linear("mm.model.fc", vision.n_embd, n_text)
+
+
 def _two_mergers(vision: Vision, n_text: int) -> Entries:
     """A merger with attention among the tower's blocks, and a second one behind them; each joins 2 x 2."""
     n_embd, joined = vision.n_embd, 4 * vision.n_embd
@@ -180,5 +186,6 @@ PROJECTORS: dict[str, Callable[[Vision, int], Entries]] = {
     "kimivl": _normed_merger,
     "lfm2": _narrow_mlp,
     "deepseekocr": _framed_matrix,
+    "deepseekocr2": _parted_matrix,
     "minicpmv4_6": _two_mergers,
 }

@@ -28,7 +28,33 @@ def sam_tensors(vision: Vision) -> Entries:
     for index in range(_fact(vision, "sam.block_count", 12)):
         reach = side if index in whole else _fact(vision, "window_size", 14)
         yield from _block(f"v.sam.blk.{index}.", n_embd, n_embd // _fact(vision, "sam.head_count", 12), reach)
-    yield from _neck(n_embd)
+    yield from _neck(n_embd, _fact(vision, "sam.output_dim", 4 * _NECK))
+
+
+def queried_tower(vision: Vision) -> Entries:
+    """Yield a windowed tower and the learned queries that a language-like tower answers behind it."""
+    yield from sam_tensors(vision)
+    for side in (768, 1024):  # pixels of the two kinds of views
+        n_tokens = (side // _fact(vision, "sam.patch_size", 16) // 4) ** 2
+        yield f"v.resample_query_{side}.weight", (vision.n_embd, n_tokens), "f16"
+    yield from norm("v.post_ln", vision.n_embd, with_bias=False)
+
+
+def language_blocks(vision: Vision) -> Entries:
+    """Yield blocks with grouped queries and a gated feed-forward block, as language models have them."""
+    n_embd = vision.n_embd
+    n_kv = n_embd // vision.n_heads * _fact(vision, "attention.head_count_kv", vision.n_heads)
+    for index in range(vision.n_layers):
+        prefix = f"v.blk.{index}."
+        for letter, width in (("q", n_embd), ("k", n_kv), ("v", n_kv)):
+            yield matrix(f"{prefix}attn_{letter}", n_embd, width)
+            yield bias(f"{prefix}attn_{letter}", width)
+        yield matrix(f"{prefix}attn_out", n_embd, n_embd)
+        yield from norm(f"{prefix}ln1", n_embd, with_bias=False)
+        yield from norm(f"{prefix}ln2", n_embd, with_bias=False)
+        yield matrix(f"{prefix}ffn_gate", n_embd, vision.n_ff)
+        yield matrix(f"{prefix}ffn_up", n_embd, vision.n_ff)
+        yield matrix(f"{prefix}ffn_down", vision.n_ff, n_embd)
 
 
 def _fact(vision: Vision, key: str, default: int) -> int:
@@ -50,10 +76,10 @@ def _block(prefix: str, n_embd: int, head_dim: int, reach: int) -> Entries:
         yield bias(prefix + name, n_out)
 
 
-def _neck(n_embd: int) -> Entries:
+def _neck(n_embd: int, n_out: int) -> Entries:
     yield "v.sam.neck.0.weight", (1, 1, n_embd, _NECK), "f32"
     yield from norm("v.sam.neck.1", _NECK)
     yield "v.sam.neck.2.weight", (3, 3, _NECK, _NECK), "f32"
     yield from norm("v.sam.neck.3", _NECK)
     yield "v.sam.net_2.weight", (3, 3, _NECK, 2 * _NECK), "f32"
-    yield "v.sam.net_3.weight", (3, 3, 2 * _NECK, 4 * _NECK), "f32"
+    yield "v.sam.net_3.weight", (3, 3, 2 * _NECK, n_out), "f32"

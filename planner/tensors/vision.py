@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from planner.model import Tensor
 from planner.tensors.audio import audio_tensors
 from planner.tensors.projectors import PROJECTORS, Entries, bias, matrix, norm
-from planner.tensors.sam import sam_tensors
+from planner.tensors.sam import language_blocks, queried_tower, sam_tensors
 from planner.tensors.two_stage import features_matrix, staged_blocks, tile_embeddings
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ _EMBEDDINGS: dict[str, Callable[[Vision], Entries]] = {
     "clip": _clip,
     "siglip": _siglip,
     "sam_clip": _sam_and_clip,
+    "sam_qwen2": queried_tower,
     "moonvit": _siglip,
     "internvit": _internvit,
     "qwen2vl": _two_frames,
@@ -218,5 +219,5 @@ def _linear(name: str, n_in: int, n_out: int, with_bias: bool) -> Entries:  # no
         yield bias(name, n_out)
 
 
-_BLOCKS: dict[str, Callable[[Vision], Entries]] = {"mllama": staged_blocks}
+_BLOCKS: dict[str, Callable[[Vision], Entries]] = {"mllama": staged_blocks, "sam_qwen2": language_blocks}
 _PROJECTORS: dict[str, Callable[[Vision, int], Entries]] = {**PROJECTORS, "mllama": features_matrix}
