@@ -34,9 +34,9 @@ def blocks(  # noqa: PLR0913 - the traits of a block
 
     ``norm``: ``layer`` or ``rms``; ``rms_at`` names the (width, depth) of towers with ``rms`` instead. ``rotary``:
     ``none``, ``sections`` (one operation), ``axes`` (one per axis) or ``sequence``. ``flat``: joined to (n_embd, all
-    tokens) first and restored after. ``masks``: which blocks see the mask. ``norms``: ``before`` or ``after`` the parts. ``stacked``: inputs of the blocks
-    that the file lists are kept for the projector.
-    ``halved``: pairs of tokens are averaged after the last block.
+    tokens) first and restored after. ``masks``: which blocks see the mask. ``norms``: ``before`` or ``after`` the
+    parts. ``stacked``: inputs of the blocks that the file lists are kept for the projector. ``halved``: pairs of tokens
+    are averaged after the last block.
     """
     g = tower.graph
     n_tokens, batch = x.shape[1], x.shape[2]
@@ -114,28 +114,20 @@ def block(  # noqa: PLR0913 - one block's inputs
     mixed = tower.attention(q, k, v, f"{at}.attn_out", mask=mask, sinks=sinks)
     if norms == "after":
         mixed = tower.norm(f"{at}.ln1", mixed, norm)
-    mixed = _scaled(tower, mixed, at, "ls1", "attn_post_norm", norm)
+    mixed = _weighted(tower, _times(tower, mixed, f"{at}.ls1"), f"{at}.attn_post_norm", norm)
     x = g.add(mixed, x)
     inner = x if norms == "after" else tower.norm(f"{at}.ln2", x, norm)
     inner = feed_forward(tower, inner, at)
     if norms == "after":
         return g.add(tower.norm(f"{at}.ln2", inner, norm), x)
-    inner = _scaled(tower, inner, at, "ls2", "ffn_post_norm", norm)
-    x = g.add(x, inner)
-    scale = tower.weight(f"{at}.out_scale.weight")
-    return x if scale is None else g.mul(x, scale)
+    inner = _times(tower, _weighted(tower, inner, f"{at}.ffn_post_norm", norm), f"{at}.ls2")
+    return _times(tower, g.add(x, inner), f"{at}.out_scale")
 
 
-def _scaled(tower: Tower, x: Node, at: str, scale: str, norm_name: str, norm: str) -> Node:
-    """Return ``x`` times a stored layer scale and through a stored norm, where there are any, in the engine's order."""
-    first = tower.weight(f"{at}.{scale}.weight")
-    g = tower.graph
-    if scale == "ls1" and first is not None:
-        x = g.mul(x, first)
-    if tower.has(f"{at}.{norm_name}.weight"):
-        word = "rms_norm" if norm == "rms" else "norm"
-        x = g.norm(x, tower.weight(f"{at}.{norm_name}.weight"), word=word)
-    return g.mul(x, first) if scale == "ls2" and first is not None else x
+def _times(tower: Tower, x: Node, name: str) -> Node:
+    """Return ``x`` times a stored scale, if there is one."""
+    scale = tower.weight(f"{name}.weight")
+    return x if scale is None else tower.graph.mul(x, scale)
 
 
 def feed_forward(tower: Tower, x: Node, at: str) -> Node:

@@ -58,7 +58,6 @@ _FUNCTIONS: tuple[StageFunction, ...] = (
     projectors.picked_patches,
     projectors.two_layers,
     projectors.row_breaks,
-    projectors.framed,
     resamplers.resampler,
     resamplers.merging_blocks,
     resamplers.corner_merger,
@@ -91,8 +90,10 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WarmUp:
-    """The picture reserved for at load: the file's ``image`` size, a number of ``tokens``, the largest that the
-    token ``limit`` allows, the file's largest number of ``pixels`` (``limit`` where it has none), or a ``side``.
+    """The picture reserved for at load.
+
+    ``by``: the file's ``image`` size, a number of ``tokens``, the largest that the token ``limit`` allows, the file's
+    largest number of ``pixels`` (``limit`` where it has none), or a ``side``.
     """
 
     by: Literal["image", "tokens", "limit", "pixels", "side"] = "image"

@@ -18,6 +18,7 @@ from planner.model import Number, Vision
 
 Basis = Literal["exact", "assumed"]
 AUDIO_FRAMES = 3000
+MOST_MERGED = 1 << 16  # patches per side of a token that the engine accepts
 AUDIO_PATCH = 4  # frames that become one position at least, for the bound
 WARM_UP_PATCHES = 92  # per side: the most that any type is known to warm up with
 BATCH_TOKENS = 1024  # tokens that programs encode together at most (--mtmd-batch-max-tokens)
@@ -146,7 +147,7 @@ def warm_up_picture(vision: Vision, kind: EncoderKind, max_tokens: int | None = 
     return Picture(width=side, height=side)
 
 
-def _simulated(  # noqa: PLR0913, PLR0917 - a tower, what it is given, and where it runs
+def _simulated(  # noqa: PLR0913 - a tower, what it is given, and where it runs
     vision: Vision,
     kind: EncoderKind,
     first: Picture | None,
@@ -158,7 +159,7 @@ def _simulated(  # noqa: PLR0913, PLR0917 - a tower, what it is given, and where
 
     A misfit is a file whose tensors or sizes are not those of its kind.
     """
-    if not is_plausible(vision):
+    if not is_plausible(vision) or not 0 < kind.merge_of(vision) < MOST_MERGED:
         return None
     encoder = encoder_of(vision, kind, on_gpu=where[0], compute_capability=where[1])
     begin = first or next(iter(pictures), None)

@@ -9,14 +9,18 @@ from planner.engines.llama_cpp.graph import Graph, Node, shape_of
 from planner.quantization import FORMATS
 
 
-def im2col(g: Graph, kernel: Node, x: Node, stride: int, padding: int = 0, format_name: str = "f16") -> Node:
+def im2col(  # noqa: PLR0913 - a convolution has this many facts
+    g: Graph, kernel: Node, x: Node, stride: int, padding: int = 0, format_name: str = "f16"
+) -> Node:
     """Return the windows of ``x`` (width, height, channels, batch) as rows: (window, out width, out height, batch)."""
     out = [(x.shape[axis] + 2 * padding - kernel.shape[axis]) // stride + 1 for axis in (0, 1)]
     window = kernel.shape[0] * kernel.shape[1] * kernel.shape[2]
     return g.op("im2col", (kernel, x), (window, out[0], out[1], x.shape[3]), format_name)
 
 
-def conv_2d(g: Graph, kernel: Node, x: Node, stride: int, padding: int = 0, format_name: str | None = None) -> Node:
+def conv_2d(  # noqa: PLR0913 - a convolution has this many facts
+    g: Graph, kernel: Node, x: Node, stride: int, padding: int = 0, format_name: str | None = None
+) -> Node:
     """Return the convolution as ggml runs it: windows, one product, one copy; (width, height, channels, batch)."""
     windows_format = format_name or ("f32" if kernel.format == "bf16" else "f16")
     windows = im2col(g, kernel, x, stride, padding, windows_format)

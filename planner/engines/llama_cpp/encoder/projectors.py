@@ -51,7 +51,9 @@ def projected_transposed(tower: Tower, x: Node, *, name: str) -> Node:
     return g.mul_mat(g.cont(g.transpose(tower.need(f"{name}.weight"))), x)
 
 
-def mlp(tower: Tower, x: Node, *, up: str, down: str, gate: str = "", squared: bool = False) -> Node:
+def mlp(  # noqa: PLR0913 - options of a stage
+    tower: Tower, x: Node, *, up: str, down: str, gate: str = "", squared: bool = False
+) -> Node:
     """Return ``x`` through two stored matrices, gated where ``gate`` is stored."""
     return tower.ffn(x, up, down, gate=gate, squared=squared)
 

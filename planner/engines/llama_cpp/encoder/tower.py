@@ -139,11 +139,19 @@ class Tower:
     # ---- pieces
 
     def product(self, weight: str, x: Node) -> Node:
-        """Return ``x`` through a stored matrix, cut to its range before and after where the tower does so."""
+        """Return ``x`` through a stored matrix, cut to its range before and after where the tower does so.
+
+        Raises:
+            KeyError: the file has no such matrix.
+            ValueError: its rows are not as wide as ``x``: the file is not of this kind.
+        """
         g = self.graph
+        matrix = self.need(f"{weight}.weight")
+        if matrix.shape[0] != x.shape[0]:
+            raise ValueError(f"{weight}: rows of {matrix.shape[0]} elements meet rows of {x.shape[0]}")
         if self.clamped:
             x = g.op("clamp", (x,))
-        out = g.mul_mat(self.need(f"{weight}.weight"), x)
+        out = g.mul_mat(matrix, x)
         return g.op("clamp", (out,)) if self.clamped else out
 
     def linear(self, name: str, x: Node) -> Node:
@@ -188,7 +196,7 @@ class Tower:
             g.expand(node)
         queries, keys = g.permute(q, 0, 2, 1, 3), g.permute(k, 0, 2, 1, 3)
         if self.flash:
-            mixed = flash_attention(g, queries, keys, g.permute(v, 0, 2, 1, 3), mask, sinks)
+            mixed = flash_attention(g, (queries, keys, g.permute(v, 0, 2, 1, 3)), mask, sinks)
             x = g.reshape(mixed, mixed.shape[0] * mixed.shape[1], mixed.shape[2] * mixed.shape[3])
         else:
             values = g.cont(g.permute(v, 1, 2, 0, 3))
@@ -198,8 +206,9 @@ class Tower:
         return self.linear(out, x)
 
 
-def flash_attention(g: Graph, q: Node, k: Node, v: Node, mask: Node | None, sinks: Node | None) -> Node:
+def flash_attention(g: Graph, qkv: tuple[Node, Node, Node], mask: Node | None, sinks: Node | None) -> Node:
     """Return attention in one operation; keys, values and mask are first copied as f16."""
+    q, k, v = qkv
     keys, values = g.cast(k, "f16"), g.cast(v, "f16")
     masks = () if mask is None else (g.cast(mask, "f16"),)
     shape = (values.shape[0], q.shape[2], q.shape[1], q.shape[3])

@@ -1,0 +1,150 @@
+"""What llama.cpp 0.5.0-dev itself reserved for vision encoders: projector files, pictures, bytes.
+
+``llamacpp_vision`` and ``llamacpp_vision_2026``: full-size projector files (true headers) on a stand-in for a CUDA
+device that runs the engine's own planning and allocation; ``llamacpp_vision_views`` adds, row by row, the pictures that were
+encoded (width, height, batch) and the host's arena. ``llamacpp_vision_fresh``: further towers with random and published
+shapes, asked after the code was written: header, and rows of (device, flash attention, image, arenas after each
+reservation, views with the arenas after each, weights as counted, device bytes after load).
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from gguf_headers import headers, read_bytes
+
+from planner.catalog import load_data
+from planner.engines.llama_cpp.encoder import EncoderKind, Picture, encoder_kinds
+from planner.model import Tensor, Vision
+from planner.sources.gguf import vision_from_gguf
+
+DATA = Path(__file__).parents[1] / "data"
+TABLES = ("llamacpp_vision", "llamacpp_vision_2026")
+
+
+def lines(name: str) -> list[dict]:
+    """Return the rows of a table."""
+    with gzip.open(DATA / f"{name}.jsonl.gz", "rt") as file:
+        return [json.loads(line) for line in file]
+
+
+@cache
+def kinds() -> dict[str, EncoderKind]:
+    """Return the encoder kinds of the data."""
+    return encoder_kinds(load_data("engines/llama_cpp/encoders.yaml"))
+
+
+@cache
+def tower(name: str) -> Vision:
+    """Return a tower by the name of its projector file."""
+    return vision_from_gguf(read_bytes(headers()[f"mmproj-{name}.gguf"]))
+
+
+def towers() -> list[str]:
+    """Return the names of all towers of the tables."""
+    return sorted({row["mmproj"] for table in TABLES for row in lines(table)})
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question to the engine and what it reserved; None where the table does not say."""
+
+    vision: Vision
+    on_gpu: bool
+    flash_attn: str
+    pictures: tuple[Picture, ...]
+    weights: int
+    warm_up: tuple[int, int]
+    peak_host: int | None = None
+    peak_device: int | None = None
+    device_after_load: int | None = None
+    device_after_images: int | None = None
+    flash_used: bool | None = None
+    capability: int = 890
+    max_tokens: int | None = None
+
+
+@cache
+def table_rows() -> dict[str, list[Row]]:
+    """Return the rows of both tables by tower."""
+    views = iter(lines("llamacpp_vision_views"))
+    found: dict[str, list[Row]] = {}
+    for table in TABLES:
+        for row in lines(table):
+            found.setdefault(row["mmproj"], []).append(_table_row(row, next(views)))
+    return found
+
+
+def _table_row(row: dict, view: dict) -> Row:
+    on_gpu = row["device"] == "cuda"
+    counted, used = row["weights_only_usage"], row["mtmd_get_memory_usage"]
+    weights = counted["CUDA0" if on_gpu else "CPU"]
+    limit = row["env"].get("IMG_MAX_TOKENS")
+    return Row(
+        vision=tower(row["mmproj"]),
+        on_gpu=on_gpu,
+        flash_attn=row["fa"],
+        pictures=tuple(Picture(width=w, height=h, batch=n) for w, h, n in view["views"]),
+        weights=weights,
+        warm_up=(used["CUDA0"] - weights, used["CPU"]) if on_gpu else (0, used["CPU"] - weights),
+        peak_host=view["host"],
+        device_after_load=row["gpu_bytes_after_init"] if on_gpu else None,
+        device_after_images=row["gpu_bytes_after_encode"] if on_gpu else None,
+        flash_used=row["fa_used"],
+        capability=int(row["env"].get("FAKECUDA_CC", 890)),
+        max_tokens=int(limit) if limit else None,
+    )
+
+
+@cache
+def fresh_rows() -> dict[str, list[Row]]:
+    """Return the rows of towers that were asked about afterwards, by tower."""
+    return {entry["tower"]: [_fresh_row(entry, row) for row in entry["rows"]] for entry in _fresh()}
+
+
+@cache
+def _fresh() -> list[dict]:
+    entries = lines("llamacpp_vision_fresh")
+    for entry in entries:
+        entry["vision"] = _vision(entry)
+    return entries
+
+
+def _vision(entry: dict) -> Vision:
+    facts = {key: tuple(value) if isinstance(value, list) else value for key, value in entry["facts"].items()}
+    return Vision(
+        tower="vit",
+        projector=entry["projector"],
+        n_layers=facts["block_count"],
+        n_embd=facts["embedding_length"],
+        n_ff=facts["feed_forward_length"],
+        n_heads=facts["attention.head_count"],
+        patch_size=facts["patch_size"],
+        image_size=facts["image_size"],
+        facts=facts,
+        tensors=tuple(Tensor(name=name, shape=tuple(shape), format=kind) for name, shape, kind in entry["tensors"]),
+    )
+
+
+def _fresh_row(entry: dict, row: list) -> Row:
+    device, flash, _, reserved, encoded, weights, after_load = row
+    side = kinds()[entry["projector"]].overview
+    last = len(encoded) - 1
+    return Row(
+        vision=entry["vision"],
+        on_gpu=device == "cuda",
+        flash_attn=flash,
+        pictures=tuple(
+            Picture(width=w, height=h, batch=n, overview=bool(side) and i == last)
+            for i, (w, h, n, _, _) in enumerate(encoded)
+        ),
+        weights=weights,
+        warm_up=(max(r[3] for r in reserved), max(r[4] for r in reserved)),
+        peak_device=max(r[3] for r in reserved + encoded),
+        peak_host=max(r[4] for r in reserved + encoded),
+        device_after_load=after_load,
+    )
