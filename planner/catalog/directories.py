@@ -1,12 +1,13 @@
 """Where users keep profiles of their own: ``VLPLAN_PROFILES``, then the configuration directory of XDG.
 
-A user's profile counts before one of the catalogue with the same name, and the replacement is said. The command's
-``--profiles DIR`` goes through ``VLPLAN_PROFILES`` too.
+A user's profile counts before one of the catalogue with the same name, and the replacement is said. Directories of the
+command's ``--profiles DIR`` come before both places.
 """
 
 from __future__ import annotations
 
 import os
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,19 +19,21 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 VARIABLE = "VLPLAN_PROFILES"
+NAMED: ContextVar[tuple[str, ...]] = ContextVar("vlplan_profiles", default=())
 MAX_FILES = 2000
 MAX_BYTES = 1 << 20
 
 
 def profile_directories(environment: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
-    """Return the directories to look in, first ones first: those of ``VLPLAN_PROFILES``, then the user's own.
+    """Return the directories to look in: those of the command, those of ``VLPLAN_PROFILES``, then the user's own.
 
     A directory that was named must exist; the user's own (``~/.config/vlplan/profiles``) need not.
 
     Raises:
         SourceError: a named directory is not there.
     """
-    named = [Path(part).expanduser() for part in environment.get(VARIABLE, "").split(os.pathsep) if part.strip()]
+    parts = (*NAMED.get(), *environment.get(VARIABLE, "").split(os.pathsep))
+    named = [Path(part).expanduser() for part in parts if part.strip()]
     for directory in named:
         if not directory.is_dir():
             raise SourceError(f"{directory}: no such directory of profiles (--profiles, {VARIABLE})")

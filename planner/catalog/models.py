@@ -96,6 +96,12 @@ def find_model(name: str, engine: Engine = "hf") -> Profile:
     raise UsageError(f"no model called {name!r} in the catalogue{hint}")
 
 
+def forget_profiles() -> None:
+    """Read profiles anew from now on: the directories have changed."""
+    for cached in (load_model, find_model, _checked, _stems, _text):
+        cached.cache_clear()
+
+
 def model_names() -> tuple[str, ...]:
     """Return the names of all profiles, sorted."""
     return tuple(sorted(_stems()))

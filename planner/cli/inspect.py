@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from planner.cli.options import json_option
+from planner.cli.options import json_option, source_options
 from planner.errors import SourceError
 
 
@@ -19,9 +19,7 @@ from planner.errors import SourceError
 )
 @click.option("--quantization", metavar="TYPE", help="File type that a folder or profile is to be planned in.")
 @click.option("--projector", metavar="FILE", help="A projector (mmproj) file, or 'none' for text only.")
-@click.option("--online", is_flag=True, help="Allow the hub and Ollama's registry for what is not here.")
-@click.option("--offline", is_flag=True, help="Forbid the network, even for addresses.")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(0.1, 3600), default=30.0, help="Seconds for one request.")
+@source_options
 @json_option
 def command(  # noqa: PLR0913 - the ways to narrow down a source
     source: str,
@@ -31,23 +29,12 @@ def command(  # noqa: PLR0913 - the ways to narrow down a source
     engine: str,
     quantization: str | None,
     projector: str | None,
-    online: bool,
-    offline: bool,
-    timeout_s: float,
     as_json: bool,
 ) -> int:
     """Show what SOURCE is: a .gguf file, a model folder, ollama:name:tag, hf:org/name, an address or a profile."""
     from planner.sources.opening import open_model  # noqa: PLC0415 - help needs none of this
 
-    model = open_model(
-        source,
-        engine=engine,
-        quantization=quantization,
-        projector=projector,
-        online=online,
-        offline=offline,
-        timeout_s=timeout_s,
-    )
+    model = open_model(source, engine=engine, quantization=quantization, projector=projector)
     if profile or output is not None:
         from datetime import UTC, datetime  # noqa: PLC0415
 

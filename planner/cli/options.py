@@ -69,7 +69,71 @@ def engine_options(function: F) -> F:
         click.option("--engine", metavar="ENGINE", help="llama.cpp, ollama, transformers, vllm, sglang, lmdeploy."),
     ):
         function = option(function)
+    return source_options(function)
+
+
+def source_options(function: F) -> F:
+    """Add the options that say where models may come from; they hold for the whole command."""
+    for option in (
+        click.option(
+            "--profiles",
+            multiple=True,
+            metavar="DIR",
+            expose_value=False,
+            callback=_use_profiles,
+            help="A directory of profiles of your own, before VLPLAN_PROFILES. Repeat for several.",
+        ),
+        click.option(
+            "--timeout",
+            "timeout_s",
+            type=click.FloatRange(0.1, 3600),
+            metavar="SECONDS",
+            expose_value=False,
+            callback=_use_access,
+            help="The longest a request may take.  [default: 30]",
+        ),
+        click.option(
+            "--offline", is_flag=True, expose_value=False, callback=_use_access, help="Forbid the network altogether."
+        ),
+        click.option(
+            "--online",
+            is_flag=True,
+            expose_value=False,
+            callback=_use_access,
+            help="Allow the hub and Ollama's registry for models that are not here.",
+        ),
+    ):
+        function = option(function)
     return function
+
+
+def _use_access(context: click.Context, parameter: click.Parameter, value: Any) -> None:  # noqa: ANN401 - click's value
+    """Let ``--online``, ``--offline`` and ``--timeout`` hold until the command ends."""
+    if not value or parameter.name is None:
+        return
+    from dataclasses import replace  # noqa: PLC0415 - only where such an option is given
+
+    from planner.sources.access import ACCESS  # noqa: PLC0415 - same
+
+    before = ACCESS.set(replace(ACCESS.get(), **{parameter.name: value}))
+    context.call_on_close(lambda: ACCESS.reset(before))
+
+
+def _use_profiles(context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> None:
+    """Let the directories of ``--profiles`` hold until the command ends."""
+    if not value:
+        return
+    from planner.catalog.directories import NAMED  # noqa: PLC0415 - only where the option is given
+    from planner.catalog.models import forget_profiles  # noqa: PLC0415 - same
+
+    before = NAMED.set(value)
+    forget_profiles()
+
+    def restore() -> None:
+        NAMED.reset(before)
+        forget_profiles()
+
+    context.call_on_close(restore)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Answer as JSON.")

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from planner.errors import SourceError, UsageError
 from planner.sources import hub, ollama
+from planner.sources.access import ACCESS
 from planner.sources.gguf.file import part_names, read_gguf, read_parts
 from planner.sources.gguf.model import model_from_files
 from planner.sources.image_rules import with_mtmd_rule
 from planner.sources.projectors import embedded_projector, projector_beside
-from planner.sources.remote import DEFAULT_TIMEOUT_S, Network, RemoteBytes
+from planner.sources.remote import Network, RemoteBytes
 
 if TYPE_CHECKING:
     from planner.model import Model
@@ -55,9 +56,9 @@ def open_model(  # noqa: PLR0913 - the ways to narrow down a source
     engine: str = "llama.cpp",
     quantization: str | None = None,
     projector: str | None = None,
-    online: bool = False,
-    offline: bool = False,
-    timeout_s: float = DEFAULT_TIMEOUT_S,
+    online: bool | None = None,
+    offline: bool | None = None,
+    timeout_s: float | None = None,
 ) -> Model:
     """Return the model that ``source`` names, as ``engine`` would load it.
 
@@ -68,9 +69,9 @@ def open_model(  # noqa: PLR0913 - the ways to narrow down a source
         engine: llama.cpp and ollama read GGUF files: a profile or folder gets the tensors such a file would have.
         quantization: the file type (llama.cpp, Ollama) or scheme that a profile or folder is to be planned in.
         projector: a projector file, or ``none`` for text only; None: one found beside the model.
-        online: allow the hub and the registry for sources that are not here.
-        offline: forbid the network even for addresses.
-        timeout_s: of each request.
+        online: allow the hub and the registry for sources that are not here; None: as the command's options say.
+        offline: forbid the network even for addresses; None: as the command's options say.
+        timeout_s: of each request; None: as the command's options say.
 
     Raises:
         SourceError: it is not there, damaged, hostile, or needs a network that is not allowed.
@@ -86,10 +87,13 @@ def open_model(  # noqa: PLR0913 - the ways to narrow down a source
     return replace(model, vision=None, projector_file_bytes=None) if wanted.text_only else model
 
 
-def _network(source: str, *, online: bool, offline: bool, timeout_s: float) -> Network:
+def _network(source: str, *, online: bool | None, offline: bool | None, timeout_s: float | None) -> Network:
+    usual = ACCESS.get()
+    online = usual.online if online is None else online
+    offline = usual.offline if offline is None else offline
     allowed = (online or _ADDRESS.match(source) is not None) and not offline
     reason = "--offline forbids it" if offline else "add --online to allow it"
-    return Network(allowed=allowed, timeout_s=timeout_s, reason=reason)
+    return Network(allowed=allowed, timeout_s=timeout_s or usual.timeout_s, reason=reason)
 
 
 def _opened(source: str, wanted: _Wanted) -> Model:
