@@ -97,17 +97,21 @@ def place(  # noqa: PLR0913 - the whole question
     """
     if not machine.gpus:
         return _confirmed(replace(settings, n_gpu_layers=0), budget_of)
-    everything = _confirmed(_offloaded(settings, model, None, len(machine.gpus)), budget_of)
+    n_gpus = len(machine.gpus)
+    everything = _confirmed(_offloaded(settings, model, None, n_gpus), budget_of)
     costs, experts = place_costs(model, workload, settings, flash_attn=settings.flash_attn != "off")
     speeds = None if all_gpus else [float(gpu.bandwidth_bytes_per_s or GPU_BANDWIDTH) for gpu in machine.gpus]
-    found = _offload(model, settings, everything, costs, budget_of, speeds)
-    if found.fits and _n_offloaded(found.settings, model) == len(costs):
+    found = _offload(model, settings, everything, costs, experts, budget_of, speeds)
+    if not any(experts) or (found.fits and _n_offloaded(found.settings, model) == len(costs)):
         return found
-    if any(experts):
-        spilled = _spill_experts(model, settings, everything, costs, experts, budget_of, machine)
-        if spilled.fits:
-            return spilled
-    return found
+    spilled = _spill_experts(model, settings, everything, costs, experts, budget_of, machine)
+    if spilled.fits:
+        return spilled
+    bare = replace(settings, n_cpu_moe=model.language.n_layers)
+    start = _confirmed(_offloaded(bare, model, None, n_gpus), budget_of)
+    deepest = _offload(model, bare, start, costs, experts, budget_of, speeds)
+    deeper = _n_offloaded(deepest.settings, model) > _n_offloaded(found.settings, model)
+    return deepest if deepest.fits and (deeper or not found.fits) else found
 
 
 def balanced(model: Model, workload: Workload, settings: LlamaCppSettings, budget: Budget) -> LlamaCppSettings | None:
@@ -180,23 +184,25 @@ def _offload(  # noqa: PLR0913 - one search step needs them all
     settings: LlamaCppSettings,
     start: Placed,
     costs: list[int],
+    experts: list[int],
     budget_of: BudgetOf,
     speeds: Sequence[float] | None,
 ) -> Placed:
-    """Return the deepest offload that fits: predicted from exact places, confirmed, corrected until it holds."""
+    """Return the deepest offload that fits: predicted from exact places, confirmed, corrected until it holds.
+
+    The experts of the first ``settings.n_cpu_moe`` layers stay on the host.
+    """
     n_gpus = start.budget.n_gpus
-    no_experts = [0] * len(costs)
+    held = _without(costs, experts, settings.n_cpu_moe)
     current, best, limit = start, None, len(costs)
     if start.fits and n_gpus == 1:
         return start
     for _ in range(MAX_TRIALS):
-        capacities = _spare(current, costs, no_experts, n_gpus, model)
-        n_places = min(limit, most_places(costs, capacities))
-        if best is not None and n_places <= _n_offloaded(best.settings, model):
+        capacities = _spare(current, costs, experts, n_gpus, model)
+        n_places = min(limit, most_places(held, capacities))
+        if n_places == 0 or (best is not None and n_places <= _n_offloaded(best.settings, model)):
             break
-        if n_places == 0:
-            break
-        tail = costs[len(costs) - n_places :]
+        tail = held[len(held) - n_places :]
         kept = fewest(tail, capacities, speeds) if speeds and n_places == len(costs) else None
         counts = spread(tail, kept or capacities)
         if counts is None:
@@ -207,9 +213,7 @@ def _offload(  # noqa: PLR0913 - one search step needs them all
         else:
             limit = n_places - 1
         current = trial
-    if best is not None:
-        return best
-    return _confirmed(replace(settings, n_gpu_layers=0, tensor_split=None), budget_of)
+    return best or _confirmed(replace(settings, n_gpu_layers=0, tensor_split=None), budget_of)
 
 
 def _spill_experts(  # noqa: PLR0913 - one search step needs them all
