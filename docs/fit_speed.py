@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import speed_rows  # noqa: E402 - beside the tests
 
-from planner.engine_tables import speed_table_of  # noqa: E402 - after the path
+from planner.engine_tables import speed_table, speed_table_of  # noqa: E402 - after the path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,8 +140,7 @@ def classes_of(row: Row) -> set[str]:
     if "gpus" not in row:
         return {str(row.get("gpu"))}
     own = {row["engine"]} if row["engine"] == "transformers" else set()
-    table = speed_table_of(yaml.safe_load(PROFILE.read_text(encoding="utf-8")))
-    return own | {device.kind.name for device, _, _ in speed_rows.shares(row, table)}
+    return own | {device.kind.name for device, _, _ in speed_rows.shares(row, speed_table())}
 
 
 def held_back(raw: Row, stage: str, rounds: int = 6) -> list[tuple[Row, float]]:

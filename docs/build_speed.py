@@ -1,0 +1,174 @@
+"""Write ``docs/speed.md``: predicted beside published for every row, errors by class, and rows held back.
+
+``python docs/build_speed.py``; the held-back part fits the factors once per GPU and takes about a minute.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "tests")]
+
+import fit_speed  # noqa: E402 - beside this script
+import speed_rows  # noqa: E402 - beside the tests
+
+from planner.engine_tables import speed_table  # noqa: E402 - after the path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from planner.speed import StageTime
+
+Row = dict[str, Any]
+TABLE = speed_table()
+
+HEAD = """# How fast: predicted beside published
+
+Written by `python docs/build_speed.py`; do not edit. Factors: `profiles/engines/speed.yaml`; published figures with
+their sources: `tests/data/field_speed.yaml`; the fit: `docs/fit_speed.py`.
+
+## The model
+
+Each stage is a sum of named parts; its largest part is printed as what bounds it.
+
+- **load**: the file over the disk, or its bytes over PCI Express (generation x lanes), whichever is slower
+- **image decode**: pixels on one CPU core
+- **encode**: 2 x weights x patches + 4 x patches x patches seen x width x layers, over a share of the matrix rate;
+  weights over memory; launches
+- **prefill**: 2 x weights x tokens + 4 x pairs of tokens x width, over a share of the matrix rate; weights per
+  micro-batch and activations over memory; several devices pipeline micro-batches at a share of the ideal gain
+- **decode**: device after device, active weight bytes and KV bytes over a share of the bandwidth, the arithmetic of
+  super-block formats, a fixed cost per layer; hand-overs between devices. Tensor parallel: the slowest device plus two
+  all-reduces per layer
+
+Load and image decode have no published row to be checked against: their ranges are assumed and wide. A range is the
+expected value divided and multiplied by the class's spread; a GPU whose rates are not known gets a factor of three.
+
+"""
+
+
+def count_of(row: Row, key: str) -> float:
+    """Return what the predicted seconds are for."""
+    return row["prompt_tokens"] if key.startswith("prefill") else 1
+
+
+def title(row: Row) -> str:
+    """Return the devices of a row in short."""
+    gpus = row.get("gpus", [row["gpu"]] if row.get("gpu") else [])
+    names = [f"{gpus.count(name)} x {name}" if gpus.count(name) > 1 else name for name in dict.fromkeys(gpus)]
+    layers = f", {row['gpu_layers']} layers on it" if "gpu_layers" in row else ""
+    return " + ".join(names or ["CPU"]) + layers
+
+
+def table_of(rows: list[Row], key: str, predict: Callable[[Row, Any], StageTime]) -> tuple[list[str], list[float], int]:
+    """Return Markdown lines, the relative errors, and how many rows lie in their range."""
+    lines = [
+        "| row | device | model | published | predicted | range | error | bound by |",
+        "|---|---|---|--:|--:|--:|--:|---|",
+    ]
+    errors, n_inside = [], 0
+    for row in rows:
+        time, count = predict(row, TABLE), count_of(row, key)
+        low, expected, high = time.per_second(count)
+        error = expected / row[key] - 1
+        errors.append(error)
+        within = low <= row[key] <= high
+        n_inside += within
+        mark = "" if within else " (outside)"
+        what = f"{row['model']} {row['quantization']}, {row['engine']}"
+        lines.append(
+            f"| {row['id']} | {title(row)} | {what} | {row[key]:.4g} | {expected:.4g} "
+            f"| {low:.3g} to {high:.3g}{mark} | {100 * error:+.0f} % | {time.bound_by} |"
+        )
+    return lines, errors, n_inside
+
+
+def class_lines(rows: list[Row], errors: list[float]) -> list[str]:
+    """Return the errors by class of devices."""
+    by_class = defaultdict(list)
+    for row, error in zip(rows, errors, strict=True):
+        by_class[" + ".join(sorted(fit_speed.classes_of(row)))].append(abs(error))
+    lines = ["", "| class | rows | median error | largest |", "|---|--:|--:|--:|"]
+    return lines + [
+        f"| {name} | {len(sizes)} | {100 * statistics.median(sizes):.0f} % | {100 * max(sizes):.0f} % |"
+        for name, sizes in sorted(by_class.items())
+    ]
+
+
+def held_back_line(stage: str, predict: Callable[[Row, Any], StageTime]) -> str:
+    """Return the sentence about rows whose GPU the fit did not see."""
+    raw = yaml.safe_load(fit_speed.PROFILE.read_text(encoding="utf-8"))
+    errors = fit_speed.held_back(raw, stage)
+    spreads = [math.log(time.high_s / time.expected_s) for time in (predict(row, TABLE) for row, _ in errors)]
+    n_inside = sum(abs(error) <= spread for (_, error), spread in zip(errors, spreads, strict=True))
+    median = statistics.median(abs(math.expm1(error)) for _, error in errors)
+    return (
+        f"With all rows of its GPU held back from the fit, {len(errors)} rows that another GPU of their class teaches: "
+        f"median error {100 * median:.1f} %, {n_inside} of {len(errors)} inside their range."
+    )
+
+
+def section(stage: str, heading: str, rows: list[Row], predict: Callable[[Row, Any], StageTime]) -> list[str]:
+    """Return one stage's part of the page."""
+    key, factors, _ = fit_speed.STAGES[stage]
+    lines, errors, n_inside = table_of(rows, key, predict)
+    left = sum(key in row.get("not_fitted", ()) for row in rows)
+    summary = (
+        f"{len(rows)} rows ({left} of them not fitted), {len(factors)} fitted factors. Median error "
+        f"{100 * statistics.median(abs(error) for error in errors):.1f} %, {n_inside} of {len(rows)} inside the range. "
+    )
+    return [f"## {heading}", "", summary + held_back_line(stage, predict), *class_lines(rows, errors), "", *lines, ""]
+
+
+def encode_section() -> list[str]:
+    """Return the part about images."""
+    lines = ["| row | device | image | published | predicted | range |", "|---|---|---|--:|--:|--:|"]
+    for row in speed_rows.encode_rows():
+        time = speed_rows.predict_encode(row, TABLE)
+        milliseconds = [f"{1e3 * seconds:.0f}" for seconds in (time.expected_s, time.low_s, time.high_s)]
+        lines.append(
+            f"| {row['id']} | {title(row)} | {row['note']} | {row['encode_ms']} ms | {milliseconds[0]} ms "
+            f"| {milliseconds[1]} to {milliseconds[2]} ms |"
+        )
+    note = (
+        "Two fitted factors, four fitted rows: a calibration rather than a proof. The fifth row is a defect report "
+        "(flash attention off, photo size not published) and is missed by more than a factor of two."
+    )
+    return ["## Image encoding, milliseconds", "", note, "", *lines, ""]
+
+
+def notes_section() -> list[str]:
+    """Return what the rows' notes say, and the rows that cannot be compared."""
+    noted = [row for row in (*speed_rows.data()["rows"], *speed_rows.encode_rows()) if row.get("note")]
+    left = speed_rows.data()["left_out"]
+    return [
+        "## Notes on rows",
+        "",
+        *(f"- {row['id']}: {row['note']}" for row in noted),
+        *(f"- {row['id']} is left out: {row['reason']}" for row in left),
+        "",
+    ]
+
+
+def main() -> None:
+    """Write the page."""
+    decode, prefill = speed_rows.rows("decode_tokens_per_s"), speed_rows.rows("prefill_tokens_per_s")
+    lines = [
+        *section("decode", "Decoding, tokens per second", decode, speed_rows.predict_decode),
+        *section("prefill", "Prompt processing, tokens per second", prefill, speed_rows.predict_prefill),
+        *encode_section(),
+        *notes_section(),
+    ]
+    (HERE / "speed.md").write_text(HEAD + "\n".join(lines).rstrip() + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
