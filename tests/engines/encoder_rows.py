@@ -1,10 +1,10 @@
 """What llama.cpp 0.5.0-dev itself reserved for vision encoders: projector files, pictures, bytes.
 
 ``llamacpp_vision`` and ``llamacpp_vision_2026``: full-size projector files (true headers) on a stand-in for a CUDA
-device that runs the engine's own planning and allocation; ``llamacpp_vision_views`` adds, row by row, the pictures that were
-encoded (width, height, batch) and the host's arena. ``llamacpp_vision_fresh``: further towers with random and published
-shapes, asked after the code was written: header, and rows of (device, flash attention, image, arenas after each
-reservation, views with the arenas after each, weights as counted, device bytes after load).
+device that runs the engine's own planning and allocation; ``llamacpp_vision_views`` adds, row by row, the pictures
+that were encoded (width, height, batch) and the host's arena. ``llamacpp_vision_fresh``: further towers with random
+and published shapes, asked after the code was written: header, and rows of (device, flash attention, image, arenas
+after each reservation, views with the arenas after each, weights as counted, device bytes after load).
 """
 
 from __future__ import annotations
