@@ -28,7 +28,7 @@ DEFAULT_TAG = "Q4_K_M"  # what llama.cpp fetches unless told otherwise
 DEFAULT_ENDPOINT = "https://huggingface.co"
 MAX_LISTING_BYTES = 16 * MIB
 MAX_FILES = 20_000
-MAX_SMALL_BYTES = 32 * MIB
+MAX_SMALL_BYTES = 24 * MIB
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,120}")

@@ -12,9 +12,10 @@ from planner.units import MIB
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MAX_TEXT_BYTES = 32 * MIB
+MAX_TEXT_BYTES = 24 * MIB  # the index of a checkpoint with 150,000 tensors
+MAX_FOREIGN_BYTES = 4 * MIB  # of text beyond ASCII, which may need four bytes a character in memory
 MAX_CONTAINERS = 200_000  # lists and objects; a shard of 60,000 tensors has so many
-MAX_VALUES = 1_000_000
+MAX_VALUES = 400_000  # commas, that is; a tensor has five
 MAX_NUMBER = 1 << 62
 
 
@@ -165,7 +166,8 @@ class Fields:
 def _refuse_bulk(data: bytes, name: str) -> None:
     """Refuse text that would fill memory once parsed: an empty list costs three bytes here and sixty there."""
     n_containers = data.count(b"[") + data.count(b"{")
-    if len(data) > MAX_TEXT_BYTES or n_containers > MAX_CONTAINERS or data.count(b",") > MAX_VALUES:
+    limit = MAX_TEXT_BYTES if data.isascii() else MAX_FOREIGN_BYTES
+    if len(data) > limit or n_containers > MAX_CONTAINERS or data.count(b",") > MAX_VALUES:
         raise SourceError(f"{name}: {len(data)} bytes of JSON, {n_containers} lists and objects; refused as too large")
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from planner.sources.bytes import ByteSource
 
-MAX_HEADER_BYTES = 24 * MIB
+MAX_HEADER_BYTES = 12 * MIB
 FIRST_READ_BYTES = 256 * KIB  # holds the header of most shards
 MAX_DIMENSIONS = 8
 

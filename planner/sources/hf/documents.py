@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from planner.sources.bytes import ByteSource
 
 MAX_CONFIG_BYTES = 4 * MIB
-MAX_INDEX_BYTES = 32 * MIB
+MAX_INDEX_BYTES = 24 * MIB
 _EMPTY: dict[str, object] = {}
 
 
