@@ -13,7 +13,7 @@ from planner.units import GIB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """A server in a container: image, arguments after its entry point, port, GPUs by index, host memory, environment."""
+    """A server in a container: image, arguments after its entry point, port, GPUs, host memory, environment."""
 
     name: str
     image: str
@@ -76,7 +76,9 @@ def kubernetes_deployment(container: Container) -> str:
     lines += [
         f"        ports: [{{containerPort: {container.port}}}]",
         f"        resources: {{requests: {{{limits}}}, limits: {{{limits}}}}}",
-        f"        volumeMounts: [{{name: {container.cache_name}, mountPath: {json.dumps(container.cache_path)}}}, {{name: shm, mountPath: /dev/shm}}]",
+        "        volumeMounts:",
+        f"        - {{name: {container.cache_name}, mountPath: {json.dumps(container.cache_path)}}}",
+        "        - {name: shm, mountPath: /dev/shm}",
         "      volumes:",
         f"      - {{name: {container.cache_name}, emptyDir: {{}}}}",
         "      - {name: shm, emptyDir: {medium: Memory}}",

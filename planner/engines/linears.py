@@ -150,7 +150,7 @@ def _delta(a: GatedDeltaNet, n_embd: int) -> tuple[tuple[Linear, ...], int]:
 
 def _mamba(a: Mamba, n_embd: int) -> tuple[tuple[Linear, ...], int]:
     groups = a.n_groups * a.state_dim
-    if a.version == 2:  # noqa: PLR2004 - the version's number
+    if a.version == 2:
         project = Linear(n_out=2 * a.inner_dim + 2 * groups + a.dt_rank, n_in=n_embd, split="out")
         whole = (a.inner_dim + 2 * groups) * (a.conv_kernel + 1) + 3 * a.dt_rank + a.inner_dim
         return (project, Linear(n_out=n_embd, n_in=a.inner_dim, split="in")), whole

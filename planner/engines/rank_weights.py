@@ -1,4 +1,4 @@
-"""What one rank of a serving engine loads: sharded linears, whole norms, the vision tower, rotary tables, quantisation side data.
+"""What one rank of a serving engine loads: sharded linears, whole norms, the tower, rotary tables, side data.
 
 Source: vLLM 0.10.2 and 0.33.0, ``model_executor/layers`` and model files; against 29 published loads, 25 within 0.5 %.
 """
@@ -47,7 +47,7 @@ def stage_layers(n_layers: int, n_stages: int) -> tuple[tuple[int, int], ...]:
     return tuple((start, start + count) for start, count in zip(starts, counts, strict=True))
 
 
-def language_bytes(
+def language_bytes(  # noqa: PLR0913 - one rank's circumstances
     language: Language,
     *,
     first: int,
@@ -58,7 +58,7 @@ def language_bytes(
     head: bool,
     tail: bool,
 ) -> int:
-    """Return the bytes of layers ``first`` to ``last`` (exclusive) on one rank, embedding and output where they belong."""
+    """Return the bytes of layers ``first`` to ``last`` (exclusive) on one rank, with ``head`` and ``tail`` tables."""
     layers = language.layers[first:last]
     parts = _parts(language, layers)
     total = sum(count * _layer_bytes(part, n_ranks, format_name, dtype_bytes) for part, count in parts.items())
@@ -172,7 +172,7 @@ def _gated(vision: Vision) -> bool:
     return bool(vision.facts.get("gated_ffn")) or "gated" in vision.tower
 
 
-def rank_weights(
+def rank_weights(  # noqa: PLR0913 - one rank's circumstances
     model: Model,
     *,
     stage: int,

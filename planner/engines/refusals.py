@@ -1,7 +1,7 @@
 """What engines refuse at start, as predicates: each returns one line saying why, or None.
 
-llama.cpp 0.5.0-dev: ``src/llama-context.cpp``. vLLM 0.33.0: ``config/model.py``, ``distributed/utils.py``. LMDeploy 0.18.0:
-``pytorch/config.py``, ``turbomind/builders``.
+llama.cpp 0.5.0-dev: ``src/llama-context.cpp``. vLLM 0.33.0: ``config/model.py``, ``distributed/utils.py``.
+LMDeploy 0.18.0: ``pytorch/config.py``, ``turbomind/builders``.
 """
 
 from __future__ import annotations
@@ -36,14 +36,16 @@ def latent_needs_equal_types(language: Language, cache_type_k: str, cache_type_v
     latent = any(isinstance(layer.mixer, LatentAttention) for layer in language.layers)
     if not latent or cache_type_k == cache_type_v:
         return None
-    return f"latent attention (MLA) keeps K and V in one cache: cache_type_k {cache_type_k} and cache_type_v {cache_type_v} must be equal"
+    asked = f"cache_type_k {cache_type_k} and cache_type_v {cache_type_v}"
+    return f"latent attention (MLA) keeps K and V in one cache: {asked} must be equal"
 
 
 def image_needs_ubatch(n_ubatch: int, image_tokens: int, *, non_causal: bool) -> str | None:
     """An image decoded without a causal mask must lie in one ubatch (llama.cpp asserts)."""
     if not non_causal or image_tokens <= n_ubatch:
         return None
-    return f"an image of {image_tokens} tokens is decoded in one piece: ubatch_size {n_ubatch} must be at least {image_tokens}"
+    asked = f"ubatch_size {n_ubatch} must be at least {image_tokens}"
+    return f"an image of {image_tokens} tokens is decoded in one piece: {asked}"
 
 
 def heads_divide(language: Language, n_ranks: int, option: str) -> str | None:
@@ -66,7 +68,8 @@ def groups_divide(language: Language, group: int, n_ranks: int, option: str) -> 
     """A quantised feed-forward block whose groups do not divide among the ranks (AWQ and GPTQ)."""
     for width in dict.fromkeys(_ffn_widths(language)):
         if width % n_ranks or (width // n_ranks) % group:
-            return f"{option} {n_ranks}: {width} feed-forward inputs in groups of {group} do not divide by it; such a checkpoint runs on fewer GPUs"
+            said = f"{width} feed-forward inputs in groups of {group} do not divide by it"
+            return f"{option} {n_ranks}: {said}; such a checkpoint runs on fewer GPUs"
     return None
 
 

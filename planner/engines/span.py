@@ -49,7 +49,7 @@ def span_item(  # noqa: PLR0913 - an item has that many columns
     formula: str,
     source: str,
     resident_bytes: int | None = None,
-    **inputs: int | float | str,
+    **inputs: float | str,
 ) -> Item:
     """Return an item with the span's bounds; what stands after load is the expected number unless said."""
     return Item(

@@ -1,6 +1,6 @@
 """Bytes of a linear layer in the formats that serving engines load: 16 bit, FP8, AWQ, GPTQ, NVFP4, MXFP4, NF4.
 
-``n_out × n_in`` elements, group size 128 unless said. Source: vLLM 0.33.0, ``quantization/{fp8,auto_awq,auto_gptq,
+``n_out x n_in`` elements, group size 128 unless said. Source: vLLM 0.33.0, ``quantization/{fp8,auto_awq,auto_gptq,
 modelopt,mxfp4}.py``; NF4 with double quantisation is a constant fitted to two published loads (-0.4 %).
 """
 

@@ -72,10 +72,12 @@ def dense(
 
 
 def mrope():
+    """mrope, from its published hyper-parameters."""
     return {"qwen2vl.rope.dimension_sections": (16, 24, 24)}
 
 
 def qwen25_vision(width):
+    """qwen25 vision, from its published hyper-parameters."""
     rule = ImageRule(
         rule="smart_resize", parameters={"patch": 14, "merge": 2, "min_pixels": 3136, "max_pixels": 12845056}
     )
@@ -94,18 +96,21 @@ def qwen25_vision(width):
 
 
 def llama31_8b():
+    """llama31 8b, from its published hyper-parameters."""
     return dense(
         "llama-3.1-8b", "llama", "llama", layers=32, embd=4096, ff=14336, heads=32, kv=8, vocab=128256, context=131072
     )
 
 
 def llama3_8b():
+    """llama3 8b, from its published hyper-parameters."""
     return dense(
         "llama-3-8b", "llama", "llama", layers=32, embd=4096, ff=14336, heads=32, kv=8, vocab=128256, context=8192
     )
 
 
 def qwen25vl_7b():
+    """qwen25vl 7b, from its published hyper-parameters."""
     return dense(
         "qwen2.5-vl-7b",
         "qwen2.5-vl",
@@ -125,6 +130,7 @@ def qwen25vl_7b():
 
 
 def qwen25vl_32b():
+    """qwen25vl 32b, from its published hyper-parameters."""
     return dense(
         "qwen2.5-vl-32b",
         "qwen2.5-vl",
@@ -144,6 +150,7 @@ def qwen25vl_32b():
 
 
 def qwen3_32b():
+    """qwen3 32b, from its published hyper-parameters."""
     return dense(
         "qwen3-32b",
         "qwen3",
@@ -160,6 +167,7 @@ def qwen3_32b():
 
 
 def qwen3_8b():
+    """qwen3 8b, from its published hyper-parameters."""
     return dense(
         "qwen3-8b",
         "qwen3",
@@ -176,6 +184,7 @@ def qwen3_8b():
 
 
 def qwen3_235b():
+    """qwen3 235b, from its published hyper-parameters."""
     layer = Layer(
         mixer=Attention(n_heads=64, n_kv_heads=4, key_dim=128, value_dim=128, qk_norm="head"),
         ffn=MoeFfn(n_experts=128, n_experts_used=8, n_ff_expert=1536),
@@ -187,6 +196,7 @@ def qwen3_235b():
 
 
 def gemma3_27b():
+    """gemma3 27b, from its published hyper-parameters."""
     vision = Vision(
         tower="siglip",
         projector="gemma3",
@@ -219,6 +229,7 @@ def gemma3_27b():
 
 
 def mllama_11b():
+    """Mllama 11b, from its published hyper-parameters."""
     full = Layer(mixer=Attention(n_heads=32, n_kv_heads=8, key_dim=128, value_dim=128), ffn=DenseFfn(n_ff=14336))
     cross = Layer(mixer=CrossAttention(n_heads=32, n_kv_heads=8, head_dim=128), ffn=DenseFfn(n_ff=14336))
     layers = tuple(cross if i in {3, 8, 13, 18, 23, 28, 33, 38} else full for i in range(40))
@@ -244,6 +255,7 @@ def mllama_11b():
 
 
 def minicpm25():
+    """minicpm25, from its published hyper-parameters."""
     vision = Vision(
         tower="siglip_navit",
         projector="resampler",
@@ -271,6 +283,7 @@ def minicpm25():
 
 
 def minicpm26():
+    """minicpm26, from its published hyper-parameters."""
     vision = Vision(
         tower="siglip_navit",
         projector="resampler",

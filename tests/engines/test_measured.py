@@ -52,7 +52,7 @@ def test_batch_two_in_full_precision_needs_more_than_was_there():
 
 
 def test_batch_two_in_half_precision_is_a_range():
-    """With three unknowns and two peaks the answer is a range that holds the first peak and no more than physics allows."""
+    """With three unknowns and two peaks the answer is a range: above the first peak, below twice its activations."""
     answer = measured_peak(read_measured(EXAMPLE).measurements, "fp16", 2, None)
     assert 8.7 * GB < answer.span.low <= answer.span.expected <= answer.span.high
     # activations double at most: not above the fp16 peak plus what the step to fp32 added

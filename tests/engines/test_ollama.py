@@ -68,7 +68,7 @@ def test_overhead_lowers_the_tier():
 
 
 def test_words_for_llama_server():
-    """-c is num_ctx times the slots, batch and micro-batch are one, images have a floor, the projector's room is kept."""
+    """-c is num_ctx times the slots, both batches are one, images have a floor, the projector's room is kept."""
     found = start(qwen(), b.box(24), sequences=2, num_parallel=2)
     assert found.settings["ctx_size"] == 16384
     assert found.settings["parallel"] == 2
@@ -191,7 +191,7 @@ def test_weights_of_the_old_runner(name, case, key):
 
 
 def test_old_runner_total_against_its_own_estimate():
-    """The log asks for 11.3 GiB with all 41 layers on a card with 21.6 GiB free; so do we, to 4 %, and high is above."""
+    """The log asks for 11.3 GiB with all 41 layers and 21.6 GiB free; so do we, to 4 %, and high is above."""
     case = field_cases()["ollama-9311-llama3.2-vision-11b-ctx2048"]["measured"]
     model = load_model("llama-3.2-11b-vision", "q4_k_m", "gguf")
     device = own_runner_budget(model, Workload(context_tokens=2048), b.box(21.6), OllamaSettings()).devices[0]
@@ -202,7 +202,7 @@ def test_old_runner_total_against_its_own_estimate():
 
 
 def test_old_runner_offloads_part():
-    """With 10.6 GiB free, printed to 0.1 GiB, the log puts 34 of 41 layers of 0.15 GiB on the GPU; so do we, to one layer."""
+    """With 10.6 GiB free, printed to 0.1 GiB, the log puts 34 layers of 0.15 GiB on the GPU; so do we, to one."""
     case = field_cases()["ollama-8310-llama3.2-vision-11b-partial"]
     model = load_model("llama-3.2-11b-vision", "q4_k_m", "gguf")
     found = own_runner_budget(model, Workload(context_tokens=2048), b.box(10.6), OllamaSettings())
@@ -224,7 +224,7 @@ def test_old_runner_offloads_part():
     assert total(found, "kv_cache") == total(whole, "kv_cache")
 
 
-def linear(model, workload, machine, settings):
+def linear(model, _workload, machine, settings):
     """A stand-in for llama.cpp's budget: 200 MiB a layer on the GPU."""
     n = model.language.n_layers + 1 if settings.n_gpu_layers < 0 else settings.n_gpu_layers
     gpu = machine.gpus[0]

@@ -17,7 +17,15 @@ from planner.engines.options import options_table
 from planner.engines.rank_weights import rank_weights, stage_layers
 from planner.engines.vllm import VllmSettings, vllm_engine
 from planner.engines.vllm.budget import budget
-from planner.engines.vllm.kv_cache import group_size, head_bytes, kv_layout, layer_caches, n_blocks_of, pool_tokens, request_blocks
+from planner.engines.vllm.kv_cache import (
+    group_size,
+    head_bytes,
+    kv_layout,
+    layer_caches,
+    n_blocks_of,
+    pool_tokens,
+    request_blocks,
+)
 from planner.engines.vllm.limits import largest_max_model_len, lowest_utilization, starts
 from planner.engines.vllm.settings import default_batch, default_utilization
 from planner.errors import UsageError
@@ -106,7 +114,7 @@ def test_pool_of_the_24_gib_log():
 
 
 def test_pool_of_the_cross_attention_log():
-    """Before groups, cross layers were stored as full attention: 4 GiB of swap are 1,638 blocks, 70.38 requests of 512."""
+    """Before groups, cross layers were stored as full attention: 4 GiB of swap are 1,638 blocks."""
     case = field_cases()["vllm-9630-llama3.2-11b-vision-h100"]["measured"]
     layout = kv_layout(layer_caches(b.mllama_11b().language.layers, "auto", 1, hybrid=False), 16)
     assert n_blocks_of(layout, 4 * GIB) == case["cpu_blocks"]
@@ -176,7 +184,7 @@ def test_whole_log_of_an_8b_on_80_gib():
 
 
 def test_start_log_of_a_hybrid_model():
-    """Qwen3.5-4B on 0.22.0, share 0.5 of about 47.4 GiB: 8.61 GiB of weights, blocks of 528, 12.85 GiB are 159.40 requests."""
+    """Qwen3.5-4B on 0.22.0, share 0.5 of about 47.4 GiB: weights 8.61, blocks of 528, 12.85 GiB are 159.40 requests."""
     model = load_model("qwen3.5-4b", None, "hf")
     found = plan(model, b.box(47.4), "0.22.0", 1024, gpu_memory_utilization=0.5, enable_prefix_caching=False)
     weights = sum(i.expected_bytes for i in item(found, "weights")) / GIB
@@ -239,7 +247,7 @@ def test_more_free_memory_never_unfits(context, gib, seqs):
 @settings(max_examples=25, deadline=None)
 @given(context=st.integers(64, 60000), seqs=st.integers(1, 1024))
 def test_pool_never_grows_with_the_load(context, seqs):
-    """More sequences or longer prompts leave a smaller pool or the same, and a request takes more blocks or the same."""
+    """More sequences or longer prompts never leave a larger pool, and a request never takes fewer blocks."""
     small = plan(b.llama31_8b(), b.box(40), context=context, max_num_seqs=seqs)
     large = plan(b.llama31_8b(), b.box(40), context=context + 64, max_num_seqs=seqs + 64)
     one, two = item(small, "kv_cache")[0], item(large, "kv_cache")[0]

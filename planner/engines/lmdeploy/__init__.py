@@ -28,7 +28,7 @@ def lmdeploy_engine(
 ) -> Engine:
     """Return LMDeploy at ``version`` (default: the newest examined), with its data inside.
 
-    ``rules_data`` is ``profiles/engines/lmdeploy.yaml``, ``options_data`` is ``profiles/engines/options/lmdeploy.yaml``.
+    ``rules_data`` is ``profiles/engines/lmdeploy.yaml``, ``options_data`` its namesake under ``options``.
     """
     at = version or rules_data["newest"]
     options = options_table(options_data)

@@ -75,7 +75,7 @@ class Pool:
         return self.blocks.scaled(n, n, n)
 
 
-def budget(  # noqa: PLR0913, PLR0917 - the engine's whole question
+def budget(  # noqa: PLR0913 - the engine's whole question
     model: Model,
     workload: Workload,
     machine: Machine,
@@ -99,7 +99,7 @@ def budget(  # noqa: PLR0913, PLR0917 - the engine's whole question
     resolved = resolve(settings, workload, gpus[0], version, "pytorch" if chosen == "pytorch" else "turbomind")
     images = images_of(model, workload)
     native = chosen == "pytorch" or native_tower(rules, model.family, version)
-    ranks = [_rank(model, workload, images, gpu, i, settings, resolved, native=native) for i, gpu in enumerate(gpus)]
+    ranks = [_rank(model, images, gpu, i, settings, resolved, native=native) for i, gpu in enumerate(gpus)]
     cache = cache_of(model.language.layers, settings.quant_policy, resolved.n_ranks, chosen)
     pool = pool_of(model, ranks, cache, settings, resolved)
     found = (*refusals(model, settings, resolved, version, rules), *_pool_refusals(workload, pool, resolved))
@@ -107,7 +107,7 @@ def budget(  # noqa: PLR0913, PLR0917 - the engine's whole question
         devices=(*(_device(rank, pool, cache, model, resolved) for rank in ranks), _host(machine)),
         image_tokens=images,
         settings=shown(settings, resolved),
-        notes=_notes(pool, resolved, native=native, n_gpus=len(gpus), has_vision=model.vision is not None),
+        notes=_notes(pool, native=native, n_gpus=len(gpus), has_vision=model.vision is not None),
         refusals=found,
     )
 
@@ -123,7 +123,6 @@ def images_of(model: Model, workload: Workload) -> tuple[ImageTokens, ...]:
 
 def _rank(  # noqa: PLR0913 - one rank's circumstances
     model: Model,
-    workload: Workload,
     images: tuple[ImageTokens, ...],
     gpu: Gpu,
     index: int,
@@ -271,7 +270,7 @@ def _host(machine: Machine) -> DeviceBudget:
     return DeviceBudget(device="Host", name="host", total_bytes=total, free_bytes=free, items=(item,))
 
 
-def _notes(pool: Pool, resolved: Resolved, *, native: bool, n_gpus: int, has_vision: bool) -> tuple[str, ...]:
+def _notes(pool: Pool, *, native: bool, n_gpus: int, has_vision: bool) -> tuple[str, ...]:
     held = f"cache: {pool.tokens.expected} tokens expected, at least {pool.tokens.low}"
     notes = [f"{held}; {format_bytes(pool.block_bytes)} per block of {pool.block_tokens}"]
     if has_vision and not native and n_gpus > 1:

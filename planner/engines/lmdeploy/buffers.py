@@ -1,7 +1,7 @@
 """What LMDeploy holds beside weights and cache: engine buffers, run-time temporaries, the image encoder.
 
-Source: LMDeploy v0.13.0 and v0.16.0, ``src/turbomind`` and ``pytorch/engine/executor/base.py``; terms marked estimated have
-no log of their own.
+Source: LMDeploy v0.13.0 and v0.16.0, ``src/turbomind`` and ``pytorch/engine/executor/base.py``; terms marked
+estimated have no log of their own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def static_buffers(language: Language, settings: LmdeploySettings, resolved: Res
 
 
 def run_time_buffers(language: Language, settings: LmdeploySettings, resolved: Resolved) -> Span:
-    """Return what the forward pass takes on top: the feed-forward block over a whole prefill (estimated beyond that)."""
+    """Return what the forward pass takes on top: the feed-forward block over a whole prefill (estimated)."""
     n_tokens = settings.max_prefill_token_num + resolved.max_batch_size
     one = n_tokens * (_widest_ffn(language, resolved.n_ranks) + 2 * language.n_embd) * 2
     return Span(low=one // 2, expected=one, high=2 * one + GIB // 2)

@@ -60,7 +60,7 @@ def emit(model: Model, workload: Workload, settings: LmdeploySettings, backend: 
     return Emitted(command=command_line(words), config=python_text(model, given))
 
 
-def container(  # noqa: PLR0913, PLR0917 - one container's circumstances
+def container(  # noqa: PLR0913 - one container's circumstances
     model: Model, workload: Workload, settings: LmdeploySettings, backend: str, version: str, options: Options
 ) -> Container:
     """Return the server as a container."""

@@ -49,7 +49,7 @@ def api_options(given: dict[str, object]) -> str:
     return json.dumps({"options": given})
 
 
-def emit(model: Model, workload: Workload, settings: OllamaSettings, options: Options, num_ctx: int) -> Emitted:  # noqa: ARG001, PLR0913, PLR0917 - the protocol's
+def emit(model: Model, workload: Workload, settings: OllamaSettings, options: Options, num_ctx: int) -> Emitted:  # noqa: ARG001 - the protocol's
     """Return the commands that make and run the model, and the Modelfile with the API's options as its last comment."""
     given = parameters(settings, num_ctx)
     words = "".join(f"{name}={value} " for name, value in environment(settings, options).items())

@@ -1,7 +1,8 @@
 """Ollama up to 0.24: its own runner for models with cross-attention, as far as its logs tell.
 
-KV: full layers in 16 bit, cross layers in 32 bit over all tiles' tokens, to the printed digit for 11B (656.25 MiB at 2,048
-tokens) and 90B (1.6 GiB). Tower: 2,853.34 MiB of graph, the same on GPU and CPU. Source: ollama issues 9311, 8310, 7664.
+KV: full layers in 16 bit, cross layers in 32 bit over all tiles' tokens, to the printed digit for 11B (656.25 MiB at
+2,048 tokens) and 90B (1.6 GiB). Tower: 2,853.34 MiB of graph, the same on GPU and CPU. Source: ollama issues 9311,
+8310, 7664.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def tower_bytes(model: Model) -> int:
 
 
 def graph_span(language: Language, *, whole: bool) -> Span:
-    """Return the text graph: logits of a batch and its input, 258.5 MiB for 11B; 669.5 MiB where layers are left out."""
+    """Return the text graph: logits of a batch and its input, 258.5 MiB for 11B, 669.5 where layers are left out."""
     full = 4 * BATCH * (language.n_embd + language.n_vocab)
     if whole:
         return Span(low=full, expected=full, high=2 * full)
@@ -108,7 +109,7 @@ def own_runner_budget(model: Model, workload: Workload, machine: Machine, settin
     wanted = n_layers + 1 if settings.num_gpu < 0 else min(settings.num_gpu, n_layers + 1)
     counts = _placed(parts, machine, model, wanted) if machine.gpus and wanted else [0] * len(machine.gpus)
     placed = sum(counts)
-    devices = [*_gpu_budgets(model, machine, parts, counts, n_layers), _host(model, machine, parts, placed, n_layers)]
+    devices = [*_gpu_budgets(model, machine, parts, counts, n_layers), _host(machine, parts, placed, n_layers)]
     return Budget(
         devices=tuple(devices),
         settings={"num_ctx": n_ctx, "num_gpu": placed, "num_batch": BATCH, "num_parallel": 1},
@@ -127,12 +128,12 @@ def _room(gpu: Gpu, index: int, parts: Parts, graph: Span) -> int:
 def _placed(parts: Parts, machine: Machine, model: Model, wanted: int) -> list[int]:
     """Return how many layers each GPU takes, in order; the output counts as the last layer.
 
-    The runner counts repeating layers into what is free, each as large as the first with its share of the cache, and hands their number to llama.cpp, which takes the output
-    and one repeating layer less.
+    The runner counts repeating layers into what is free, each as large as the first with its share of the
+    cache, and hands their number to llama.cpp, which takes the output and one repeating layer less.
     """
     n_layers = len(parts.layer_bytes)
     sizes = [parts.layer_bytes[0] + sum(parts.cache_bytes) // n_layers] * n_layers
-    queue = (sizes + [parts.output_bytes])[-wanted:]
+    queue = [*sizes, parts.output_bytes][-wanted:]
     counts = _filled(queue, _rooms(parts, machine, graph_span(model.language, whole=wanted > len(sizes))))
     if sum(counts) == len(queue):
         return counts
@@ -164,7 +165,7 @@ def _gpu_budgets(model: Model, machine: Machine, parts: Parts, counts: list[int]
     return budgets
 
 
-def _gpu(model: Model, parts: Parts, gpu: Gpu, index: int, taken: tuple[int, int], *, whole: bool) -> DeviceBudget:  # noqa: PLR0913, PLR0917 - one device's circumstances
+def _gpu(model: Model, parts: Parts, gpu: Gpu, index: int, taken: tuple[int, int], *, whole: bool) -> DeviceBudget:  # noqa: PLR0913 - one device's circumstances
     first, past = taken
     n_layers = model.language.n_layers
     output = past == n_layers + 1
@@ -205,7 +206,7 @@ def _gpu(model: Model, parts: Parts, gpu: Gpu, index: int, taken: tuple[int, int
     )
 
 
-def _host(model: Model, machine: Machine, parts: Parts, placed: int, n_layers: int) -> DeviceBudget:
+def _host(machine: Machine, parts: Parts, placed: int, n_layers: int) -> DeviceBudget:
     left = n_layers + 1 - placed
     weights = sum(parts.layer_bytes[:left]) + parts.embedding_bytes + (0 if placed else parts.output_bytes)
     items = [

@@ -34,7 +34,7 @@ class ServerStart:
     gpu_index: int | None = None  # None: every GPU
 
 
-def llama_server_settings(
+def llama_server_settings(  # noqa: PLR0913 - all that the choice depends on
     model: Model, workload: Workload, machine: Machine, settings: OllamaSettings, version: str, rules: OllamaRules
 ) -> ServerStart:
     """Return what Ollama starts llama-server with.
@@ -115,7 +115,7 @@ def resolved_context(
 def slots(
     architecture: str, workload: Workload, settings: OllamaSettings, version: str, rules: OllamaRules
 ) -> tuple[int, list[str]]:
-    """Return the parallel slots: OLLAMA_NUM_PARALLEL, or the sequences asked, or one where the architecture allows no more."""
+    """Return the slots: OLLAMA_NUM_PARALLEL, or the sequences asked, or one where the architecture allows no more."""
     wanted = settings.num_parallel or workload.sequences
     since = rules.one_slot.get(architecture)
     if since is not None and wanted > 1 and not parse_version(version) < parse_version(since):

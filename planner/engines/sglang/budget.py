@@ -1,7 +1,7 @@
 """A model, a machine and a workload under SGLang → bytes per device.
 
 Weights and cache fill a static share of what was free before loading; what comes at run time must fit the rest, for
-nothing is profiled. Source: SGLang 0.5.23, ``srt/model_executor`` and ``srt/mem_cache``; 16.47 against 16.46 GiB logged.
+nothing is profiled. Source: SGLang 0.5.23, ``srt/model_executor``, ``srt/mem_cache``; 16.47 against 16.46 GiB logged.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Rank:
         return max(0, int(free_bytes * share) - weights_bytes - (ENCODER_CACHE if vision else 0))
 
 
-def budget(  # noqa: PLR0913, PLR0917 - the engine's whole question
+def budget(  # noqa: PLR0913 - the engine's whole question
     model: Model,
     workload: Workload,
     machine: Machine,
@@ -109,7 +109,7 @@ def cell_bytes(model: Model, settings: SglangSettings, stage: int) -> int:
     return int((full + SWA_RATIO * sum(c.token_bytes for c in windowed)) * KV_BITS[settings.kv_cache_dtype] / 16)
 
 
-def _rank(  # noqa: PLR0913, PLR0917 - one rank's circumstances
+def _rank(  # noqa: PLR0913 - one rank's circumstances
     model: Model,
     workload: Workload,
     images: tuple[ImageTokens, ...],
@@ -220,12 +220,11 @@ def _refusals(
 
 
 def _short(workload: Workload, ranks: list[Rank], tokens: Span, share: float) -> list[str]:
-    found = []
-    for rank in ranks:
-        if _weights(rank).high > share * rank.free_before.low:
-            found.append(
-                f"{rank.device}: weights alone are above the static share {share:g}; raise mem_fraction_static"
-            )
+    found = [
+        f"{rank.device}: weights alone are above the static share {share:g}; raise mem_fraction_static"
+        for rank in ranks
+        if _weights(rank).high > share * rank.free_before.low
+    ]
     asked = workload.sequences * workload.context_tokens
     if not found and tokens.low < asked:
         found.append(f"the cache may hold only {tokens.low} tokens, {asked} were asked for at once")
@@ -258,7 +257,7 @@ def _device(model: Model, rank: Rank, tokens: Span, share: float, settings: Sgla
             "language",
             tokens.scaled(cell, cell, cell),
             basis="modelled",
-            formula="tokens x bytes per token; tokens = (share x free before loading - weights - 100 MiB) / bytes per token",
+            formula="tokens x bytes per token; tokens = (share x free before - weights - 100 MiB) / bytes per token",
             source=SOURCE,
             tokens=tokens.expected,
             tokens_low=tokens.low,

@@ -116,7 +116,7 @@ def static_share(model: Model, settings: SglangSettings, total_bytes: int, rules
 
 
 def tower_factor(model: Model, rules: SglangRules) -> float:
-    """Return what the share is multiplied with for models with vision: 0.76 for large towers, up to 0.9975 for small."""
+    """Return what the share is multiplied with for models with vision: from 0.76 for large towers to 0.9975."""
     vision = model.vision
     if vision is None:
         return 1.0

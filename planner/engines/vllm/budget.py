@@ -22,7 +22,7 @@ from planner.workload import Workload
 NO_RULES = VllmRules()
 
 
-def budget(
+def budget(  # noqa: PLR0913 - the engine's whole question
     model: Model,
     workload: Workload,
     machine: Machine,
@@ -70,16 +70,15 @@ def _pool_refusals(workload: Workload, ranks: list[Rank], pool: Pool, resolved: 
     for rank in ranks:
         free_after_context = rank.gpu.free_bytes - rank.outside.high
         if free_after_context < rank.share_bytes:
-            said = (
-                f"gpu_memory_utilization {resolved.gpu_memory_utilization:g} asks for {format_bytes(rank.share_bytes)}"
-            )
-            found.append(
-                f"{rank.device}: {said}, with the CUDA context {format_bytes(rank.share_bytes + rank.outside.high)}; {format_bytes(rank.gpu.free_bytes)} is free"
-            )
+            asked = f"gpu_memory_utilization {resolved.gpu_memory_utilization:g} asks for"
+            whole = format_bytes(rank.share_bytes + rank.outside.high)
+            said = f"{asked} {format_bytes(rank.share_bytes)}, with the CUDA context {whole}"
+            found.append(f"{rank.device}: {said}; {format_bytes(rank.gpu.free_bytes)} is free")
     if pool.n_blocks_low < pool.blocks_per_request:
         missing = (pool.blocks_per_request - pool.n_blocks_low) * ranks[0].layout.bytes_per_block
         found.append(
-            f"the KV pool may be {format_bytes(missing)} too small for one request of max_model_len {resolved.max_model_len}; "
+            f"the KV pool may be {format_bytes(missing)} too small for one request "
+            f"of max_model_len {resolved.max_model_len}; "
             "raise gpu_memory_utilization, or lower max_model_len or max_num_seqs"
         )
     elif (
@@ -87,7 +86,8 @@ def _pool_refusals(workload: Workload, ranks: list[Rank], pool: Pool, resolved: 
         and pool.n_blocks_low < workload.sequences * pool.blocks_per_request
     ):
         found.append(
-            f"the KV pool holds {pool.n_blocks_low // pool.blocks_per_request} requests of {resolved.max_model_len} tokens at once, "
+            f"the KV pool holds {pool.n_blocks_low // pool.blocks_per_request} requests "
+            f"of {resolved.max_model_len} tokens at once, "
             f"{workload.sequences} were asked for; the others would wait"
         )
     return found
@@ -98,7 +98,7 @@ def _notes(workload: Workload, pool: Pool, resolved: Resolved, settings: VllmSet
     notes = [f"{held}; {pool.concurrency:.2f} requests of {resolved.max_model_len} tokens at once"]
     if settings.max_model_len is None:
         notes.append(
-            f"max_model_len is set to the context asked, {workload.context_tokens} tokens; vLLM's own default is the model's"
+            f"max_model_len is set to the context asked, {workload.context_tokens}; vLLM's own default is the model's"
         )
     if settings.skip_mm_profiling:
         notes.append(

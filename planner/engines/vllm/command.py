@@ -31,7 +31,7 @@ def serve_options(
     return given
 
 
-def serve_arguments(
+def serve_arguments(  # noqa: PLR0913 - one command's circumstances
     model: Model, workload: Workload, settings: VllmSettings, version: str, options: Options, rules: VllmRules
 ) -> list[str]:
     """Return the words after ``vllm serve``."""
@@ -42,7 +42,7 @@ def serve_arguments(
     return [model.hf_id or model.name, *arguments(options, given)]
 
 
-def container(
+def container(  # noqa: PLR0913 - one command's circumstances
     model: Model, workload: Workload, settings: VllmSettings, version: str, options: Options, rules: VllmRules
 ) -> Container:
     """Return the server as a container: offloaded weights, swap and caches are what it wants of host memory."""
@@ -58,7 +58,7 @@ def container(
     )
 
 
-def emit(
+def emit(  # noqa: PLR0913 - one command's circumstances
     model: Model, workload: Workload, settings: VllmSettings, version: str, options: Options, rules: VllmRules
 ) -> Emitted:
     """Return the command line and a compose file."""

@@ -1,6 +1,6 @@
 """vLLM's paged KV cache: groups of layers, bytes of a block, blocks of a request, tokens of a pool.
 
-Source: vLLM 0.10.2 to 0.33.0, ``v1/core/kv_cache_utils.py`` (0.33: ``kv_cache_planning.py``) and ``kv_cache_interface.py``.
+Source: vLLM 0.10.2 to 0.33.0, ``v1/core/kv_cache_utils.py``, ``kv_cache_planning.py`` and ``kv_cache_interface.py``.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def head_bytes(kv_dtype: str, head_dim: int, n_parts: int = 2, dtype_bytes: int 
         return total + total % 2
     if kv_dtype == "nvfp4":
         return n_parts * (head_dim // 2 + head_dim // 16)
-    if kv_dtype in {"auto"}:
+    if kv_dtype == "auto":
         return n_parts * head_dim * dtype_bytes
     bits, extra = KV_BYTES[kv_dtype]
     return n_parts * (head_dim * bits // 8 + extra)
@@ -63,12 +63,14 @@ def head_bytes(kv_dtype: str, head_dim: int, n_parts: int = 2, dtype_bytes: int 
 def layer_caches(
     layers: Iterable[Layer], kv_dtype: str, n_ranks: int, *, hybrid: bool, dtype_bytes: int = 2
 ) -> list[LayerCache]:
-    """Return what each layer caches on one of ``n_ranks`` tensor-parallel ranks; layers without a cache are left out."""
+    """Return what each layer caches on one of ``n_ranks`` ranks; layers without a cache are left out."""
     caches = (_layer_cache(layer, kv_dtype, n_ranks, hybrid=hybrid, dtype_bytes=dtype_bytes) for layer in layers)
     return [cache for cache in caches if cache is not None]
 
 
-def _layer_cache(layer: Layer, kv_dtype: str, n_ranks: int, *, hybrid: bool, dtype_bytes: int) -> LayerCache | None:
+def _layer_cache(  # noqa: PLR0911 - one line per kind of layer
+    layer: Layer, kv_dtype: str, n_ranks: int, *, hybrid: bool, dtype_bytes: int
+) -> LayerCache | None:
     match layer.mixer:
         case Attention() as a if a.kv_source_layer is not None:
             return None

@@ -79,10 +79,8 @@ def encoder_items(item: EncoderItem, resolved: Resolved, limit: int) -> int:
     return max(1, min(budget // tokens, resolved.max_num_seqs * per_request))
 
 
-def encoder_span(
-    vision: Vision, language: Language, item: EncoderItem, n_items: int, release: tuple[int, int]
-) -> Span:
-    """Return the tower's peak over ``n_items`` of the largest image, with the pixels going in and the tokens coming out."""
+def encoder_span(vision: Vision, language: Language, item: EncoderItem, n_items: int, release: tuple[int, int]) -> Span:
+    """Return the tower's peak over ``n_items`` of the largest image, with pixels going in and tokens coming out."""
     pixels = 3 * _frames(vision) * vision.patch_size**2 * 3
     width = max(10 * vision.n_embd, 2 * vision.n_embd + 3 * vision.n_ff) * 2
     inside = item.patches * (pixels + width) * n_items

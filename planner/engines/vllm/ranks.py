@@ -75,7 +75,7 @@ def ranks_of(
     return ranks
 
 
-def _rank(
+def _rank(  # noqa: PLR0913 - one rank's circumstances
     model: Model, gpu: Gpu, index: int, stage: int, compute: Span, settings: VllmSettings, resolved: Resolved
 ) -> Rank:
     n_ranks, n_stages = resolved.n_tensor_ranks, resolved.n_pipeline_ranks

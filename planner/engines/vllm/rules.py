@@ -16,7 +16,7 @@ from planner.model import LatentAttention, Model
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VllmRules:
-    """Lists read from ``profiles/engines/vllm.yaml``: classes without pipeline parallelism, formats that left the tree."""
+    """Lists read from ``profiles/engines/vllm.yaml``, by class, format, tower and family."""
 
     no_pipeline: frozenset[str] = frozenset()
     left_tree: Mapping[str, tuple[str, str]] = field(
@@ -77,10 +77,11 @@ def _groups(model: Model, settings: VllmSettings, n_ranks: int) -> str | None:
 def _pipeline(model: Model, resolved: Resolved, rules: VllmRules) -> str | None:
     if resolved.n_pipeline_ranks == 1:
         return None
+    asked = f"pipeline_parallel_size {resolved.n_pipeline_ranks}"
     if model.architecture_class in rules.no_pipeline:
-        return f"pipeline_parallel_size {resolved.n_pipeline_ranks}: {model.architecture_class} has no pipeline parallelism"
+        return f"{asked}: {model.architecture_class} has no pipeline parallelism"
     if resolved.n_pipeline_ranks > model.language.n_layers:
-        return f"pipeline_parallel_size {resolved.n_pipeline_ranks} is more than the model's {model.language.n_layers} layers"
+        return f"{asked} is more than the model's {model.language.n_layers} layers"
     return None
 
 
@@ -113,7 +114,8 @@ def _batch(settings: VllmSettings, resolved: Resolved) -> str | None:
     if tokens is not None and seqs is not None and tokens < seqs:
         return f"max_num_batched_tokens {tokens} is less than max_num_seqs {seqs}"
     if tokens is not None and settings.enable_chunked_prefill is False and tokens < resolved.max_model_len:
-        return f"max_num_batched_tokens {tokens} is less than max_model_len {resolved.max_model_len} with chunked prefill off"
+        length = resolved.max_model_len
+        return f"max_num_batched_tokens {tokens} is less than max_model_len {length} with chunked prefill off"
     return None
 
 
