@@ -69,13 +69,25 @@ DEFAULT_FORMATS: dict[str, str] = {
 }
 
 
+# other words for them, as llama-quantize and model cards use them
+_ALIASES = {
+    "FP32": "F32",
+    "FP16": "F16",
+    "Q3_K": "Q3_K_M",
+    "Q4_K": "Q4_K_M",
+    "Q5_K": "Q5_K_M",
+    "MXFP4": "MXFP4_MOE",
+}
+
+
 def known_file_type(word: str) -> str:
     """Return the file type called ``word``, any case.
 
     Raises:
         UsageError: no such file type, or one whose recipe is not known.
     """
-    name = word.upper().replace("-", "_")
+    name = word.strip().upper().replace("-", "_")
+    name = _ALIASES.get(name, name)
     if name not in DEFAULT_FORMATS:
         raise UsageError(f"no recipe for the file type {word!r}; known: {', '.join(DEFAULT_FORMATS)}")
     return name

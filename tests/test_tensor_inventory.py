@@ -114,7 +114,9 @@ def test_file_types_have_known_words():
     """Every recipe's word is a file type of the format, in any case; others are refused with the list."""
     assert set(DEFAULT_FORMATS) <= set(FILE_TYPE_NUMBERS.values())
     assert set(DEFAULT_FORMATS.values()) <= set(FORMATS)
-    assert known_file_type("q4_k_m") == known_file_type("Q4-K-M") == "Q4_K_M"
+    assert known_file_type("q4_k_m") == known_file_type("Q4-K-M") == known_file_type("Q4_K") == "Q4_K_M"
+    assert known_file_type("fp16") == "F16"
+    assert load_model("gpt-oss-20b").quantization == known_file_type("mxfp4") == "MXFP4_MOE"
     with pytest.raises(UsageError, match="Q4_K_M"):
         known_file_type("Q4_K_XXL")
 

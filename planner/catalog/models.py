@@ -33,7 +33,8 @@ def load_model(name: str, quantization: str | None = None, engine: Engine = "ggu
 
     Args:
         name: what the user calls it.
-        quantization: for ``gguf`` the file type (Q4_K_M when None), for ``hf`` a word that is handed on.
+        quantization: for ``gguf`` the file type (None: Q4_K_M, or what the model is published in), for ``hf`` a word
+            that is handed on.
         engine: ``gguf`` follows the conventions of GGUF files and lists their tensors with formats (llama.cpp, Ollama);
             ``hf`` those of the published checkpoint, with parameter counts and no tensors.
 
@@ -49,7 +50,8 @@ def load_model(name: str, quantization: str | None = None, engine: Engine = "ggu
     model = replace(model, notes=(*model.notes, *said))
     if engine == "hf":
         return replace(model, quantization=quantization)
-    return with_tensors(model, known_file_type(quantization or DEFAULT_FILE_TYPE))
+    usual = DEFAULT_FILE_TYPE if DEFAULT_FILE_TYPE in profile.quantizations else profile.quantizations[0]
+    return with_tensors(model, known_file_type(quantization or usual))
 
 
 def with_tensors(model: Model, file_type: str) -> Model:
@@ -107,13 +109,14 @@ def model_names() -> tuple[str, ...]:
     return tuple(sorted(_stems()))
 
 
-def list_profiles(engine: Engine = "hf") -> tuple[Profile, ...]:
-    """Return all profiles, sorted by name.
+def list_profiles(engine: Engine = "hf", *, unlisted: bool = False) -> tuple[Profile, ...]:
+    """Return all profiles, sorted by name; ``unlisted`` includes other settings of models that are listed already.
 
     Raises:
         SourceError: one is damaged.
     """
-    return tuple(_checked(stem, engine) for stem in model_names())
+    profiles = (_checked(stem, engine) for stem in model_names())
+    return tuple(profile for profile in profiles if profile.listed or unlisted)
 
 
 @cache
@@ -140,7 +143,11 @@ def _extended(stem: str, depth: int = 0) -> dict[str, Any]:
         return raw
     if depth > 3 or base not in _stems():
         raise SourceError(f"{_place(stem)}: cannot extend {base!r}")
-    below = {key: value for key, value in _extended(str(base), depth + 1).items() if key not in ("aliases", "notes")}
+    below = {
+        key: value
+        for key, value in _extended(str(base), depth + 1).items()
+        if key not in ("aliases", "listed", "notes")
+    }
     return merged(below, raw)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date  # noqa: TC003 - pydantic needs it at run time
+from datetime import date
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
@@ -162,7 +162,7 @@ class VisionData(_Strict):
 
 
 class ParametersData(_Strict):
-    """Published counts. ``linear``: those in linear layers, which a quantiser of weights can shrink."""
+    """Published counts; ``linear``: in linear layers. ``counted``: nothing is published, the shapes were added up."""
 
     total: PositiveInt
     language: PositiveInt
@@ -170,14 +170,16 @@ class ParametersData(_Strict):
     projector: int = 0
     other: int = 0  # audio towers, region modules and the like
     linear: PositiveInt | None = None
+    counted: bool = False
 
 
 class Profile(_Strict):
-    """One model of the catalogue."""
+    """One model of the catalogue. ``listed``: false for another setting of a model that is listed already."""
 
     name: str
     family: str
     aliases: list[str] = []
+    listed: bool = True
     hf_id: str | None = None
     architecture_class: str | None = None
     parameters: ParametersData | None = None
