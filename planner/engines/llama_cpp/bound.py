@@ -87,7 +87,7 @@ def _largest_on_host(request: GraphRequest) -> dict[int, int]:
         layer, n_bytes = widths.weights.get(name, (-2, 0))
         if layer >= -1:
             largest[layer] = max(largest.get(layer, 0), n_bytes)
-    if request.output_device == host:
+    if host in _output_places(request):
         largest[-1] = widths.output_bytes
     return largest
 
@@ -113,7 +113,8 @@ def _crossing_bytes(request: GraphRequest, layer: LayerWidths, n_tokens: int) ->
 
 def _output_places(request: GraphRequest) -> set[int]:
     host = request.backends.host
-    return {request.output_device, 0} if request.output_device == host and host else {request.output_device}
+    device = request.weights.get("output.weight", request.output_device)
+    return {device, 0} if device == host and host else {device}
 
 
 def _input_bytes(request: GraphRequest, widths: Widths, n_tokens: int) -> int:
