@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from math import prod
 
 import pytest
@@ -155,17 +156,8 @@ def test_a_tower_of_unknown_kind_has_no_tensors():
 def test_a_file_that_stores_more_than_its_kind_is_not_trusted():
     """One strange tensor in a layer, and the layers are unknown; the tensors stay exact."""
     file = read_bytes(headers()["llama-3.1-8b.Q4_0.gguf"])
-    strange = type(file)(
-        name=file.name,
-        metadata=file.metadata,
-        array_lengths=file.array_lengths,
-        tensors=(
-            *file.tensors,
-            type(file.tensors[0])(name="blk.3.odd.weight", shape=(8,), format="f32", offset_bytes=0, n_bytes=32),
-        ),
-        data_offsets=file.data_offsets,
-        file_bytes=file.file_bytes,
-    )
+    odd = replace(file.tensors[0], name="blk.3.odd.weight", shape=(8,), format="f32", n_bytes=32)
+    strange = replace(file, tensors=(*file.tensors, odd))
     language = language_from_gguf(strange)
     assert language.layers == ()
     assert "odd" in language.facts["unknown"]
@@ -175,20 +167,8 @@ def test_a_file_that_stores_more_than_its_kind_is_not_trusted():
 def test_an_unknown_architecture_keeps_its_tensors():
     """An architecture that no rule describes is said to be unknown; its tensors still count."""
     file = read_bytes(headers()["qwq-32b.Q8_0.gguf"])
-    renamed = {
-        ("general.architecture" if key == "general.architecture" else key.replace("qwen2.", "brandnew.")): value
-        for key, value in file.metadata.items()
-    }
-    language = language_from_gguf(
-        type(file)(
-            name=file.name,
-            metadata={**renamed, "general.architecture": "brandnew"},
-            array_lengths=file.array_lengths,
-            tensors=file.tensors,
-            data_offsets=file.data_offsets,
-            file_bytes=file.file_bytes,
-        )
-    )
+    renamed = {key.replace("qwen2.", "brandnew."): value for key, value in file.metadata.items()}
+    language = language_from_gguf(replace(file, metadata={**renamed, "general.architecture": "brandnew"}))
     assert language.layers == ()
     assert "brandnew" in language.facts["unknown"]
     assert sum(prod(tensor.shape) for tensor in language.tensors) == 32_763_876_352
@@ -215,3 +195,12 @@ def test_cross_attention_layers_are_read_from_their_tensors():
     assert read.layers == planned.layers
     assert read.facts["embedding_rows"] == planned.facts["embedding_rows"] == read.n_vocab + 8
     assert read.tensors == planned.tensors
+
+
+@pytest.mark.parametrize("used", [0, 129, 1 << 31])
+def test_impossible_experts_make_layers_unknown(used):
+    """A file that uses no expert, or more than it has, is not simulated."""
+    file = read_bytes(headers()["qwen3-vl-30b-a3b.Q4_0.gguf"])
+    changed = replace(file, metadata={**file.metadata, "qwen3vlmoe.expert_used_count": used})
+    assert len(language_from_gguf(file).layers) == 48
+    assert language_from_gguf(changed).layers == ()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Block = dict[str, tuple[int, ...]]  # tensor name after `blk.N.` → shape
 Router = Literal["softmax", "sigmoid", "softmax_weight"]
+MAX_EXPERTS = 1024  # twice the most that the engine takes
 _ROUTERS: dict[int, Router] = {1: "softmax", 2: "sigmoid", 3: "softmax_weight"}
 
 
@@ -42,9 +43,10 @@ class Reading:
     def layer(self, index: int, block: Block) -> Layer | None:
         """Return the kind of one layer, None where its tensors are of no known kind."""
         mixer = _mixer(self, index, block)
-        if mixer is None:
+        ffn = _ffn(self, block)
+        if mixer is None or (isinstance(ffn, MoeFfn) and not 0 < ffn.n_experts_used <= ffn.n_experts <= MAX_EXPERTS):
             return None
-        return Layer(mixer=mixer, ffn=_ffn(self, block), post_norms="post_ffw_norm.weight" in block)
+        return Layer(mixer=mixer, ffn=ffn, post_norms="post_ffw_norm.weight" in block)
 
 
 def window_tokens(
