@@ -14,6 +14,7 @@ from planner.engines.llama_cpp.encoder import (
     encoding_batches,
     fit_reservation,
     picture_of,
+    pictures_of,
 )
 
 
@@ -178,3 +179,24 @@ def test_the_picture_of_the_whole_is_told_from_tiles():
     kind = kinds()["deepseekocr"]
     assert picture_of(kind, row.vision, 64, 64).overview
     assert not picture_of(kind, row.vision, 40, 40).overview
+
+
+def test_a_row_of_tiles_is_one_tall_picture():
+    """1920x1080 as 2 rows of 4 tiles and an overview, 410 + 410 + 273 tokens: three pictures, as measured."""
+    row = next(row for rows in fresh_rows().values() for row in rows if row.vision.projector == "deepseekocr")
+    found = pictures_of(kinds()["deepseekocr"], row.vision, [(40, 40)] * 8 + [(64, 64)], (410, 410, 273))
+    assert found == [
+        (Picture(width=640, height=2560), 410),
+        (Picture(width=640, height=2560), 410),
+        (Picture(width=1024, height=1024, overview=True), 273),
+    ]
+
+
+def test_views_keep_the_tokens_of_their_chunk():
+    """One chunk per view: each view has its own tokens; without chunks every view has the image's."""
+    vision = table_rows()["internvl3-2b"][0].vision
+    kind = kinds()["internvl"]
+    tile = Picture(width=448, height=448)
+    assert pictures_of(kind, vision, [(32, 32)] * 2, (256, 256)) == [(tile, 256)] * 2
+    assert pictures_of(kind, vision, [(32, 32)] * 2, (512,)) == [(tile, 512)] * 2
+    assert pictures_of(kind, vision, [], ()) == []

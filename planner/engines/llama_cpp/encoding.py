@@ -12,7 +12,7 @@ from planner.engines.llama_cpp.encoder import (
     Picture,
     encoder_buffers,
     encoding_batches,
-    picture_of,
+    pictures_of,
 )
 from planner.engines.llama_cpp.layout import HOST
 from planner.engines.llama_cpp.run import Run, capability_of
@@ -57,15 +57,11 @@ def encoding_of(run: Run, images: Sequence[ImageTokens], kinds: Mapping[str, Enc
     )
 
 
-def _views(
-    vision: Vision, images: Sequence[ImageTokens], kind: EncoderKind | None
-) -> list[tuple[Picture, int]]:
+def _views(vision: Vision, images: Sequence[ImageTokens], kind: EncoderKind | None) -> list[tuple[Picture, int]]:
     """Return every view that is encoded on its own, in pixels, with its tokens."""
     found: list[tuple[Picture, int]] = []
     for image in images:
-        grids, tokens = image.patch_grids, image.chunk_tokens
-        counts = tokens if len(tokens) == len(grids) else (image.tokens,) * len(grids)
-        found += [(picture_of(kind, vision, w, h), n) for (w, h), n in zip(grids, counts, strict=True)]
+        found += pictures_of(kind, vision, image.patch_grids, image.chunk_tokens or (image.tokens,))
     return found
 
 

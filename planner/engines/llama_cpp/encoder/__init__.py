@@ -9,6 +9,7 @@ from planner.engines.llama_cpp.encoder.memory import (
     encoding_batches,
     fit_reservation,
     picture_of,
+    pictures_of,
 )
 from planner.engines.llama_cpp.encoder.weights import EncoderWeights, encoder_weights
 
@@ -26,4 +27,5 @@ __all__ = [
     "encoding_batches",
     "fit_reservation",
     "picture_of",
+    "pictures_of",
 ]

@@ -271,6 +271,28 @@ def picture_of(kind: EncoderKind | None, vision: Vision, columns: int, rows: int
     return Picture(width=width, height=height, overview=is_overview)
 
 
+def pictures_of(
+    kind: EncoderKind | None, vision: Vision, grids: Sequence[tuple[int, int]], chunk_tokens: Sequence[int]
+) -> list[tuple[Picture, int]]:
+    """Return what is encoded on its own for one image, with its tokens.
+
+    Args:
+        kind: the projector's type, if known.
+        vision: the tower.
+        grids: patches across and down of every view, the picture of the whole last.
+        chunk_tokens: tokens of every chunk. Fewer chunks than views: each chunk but the last is a row of equal tiles,
+            which is encoded as one tall picture.
+    """
+    n_rows = len(chunk_tokens) - 1
+    tiles = len(grids) - 1
+    if kind is not None and kind.overview and 0 < n_rows < tiles and tiles % n_rows == 0:
+        columns, rows = grids[0]
+        row = picture_of(kind, vision, columns, rows * (tiles // n_rows))
+        return [(row, n) for n in chunk_tokens[:-1]] + [(picture_of(kind, vision, *grids[-1]), chunk_tokens[-1])]
+    counts = chunk_tokens if len(chunk_tokens) == len(grids) else [sum(chunk_tokens)] * len(grids)
+    return [(picture_of(kind, vision, w, h), n) for (w, h), n in zip(grids, counts, strict=True)]
+
+
 def encoding_batches(
     kind: EncoderKind | None, pictures: Sequence[tuple[Picture, int]], limit: int = BATCH_TOKENS
 ) -> list[Picture]:
