@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Block = dict[str, tuple[int, ...]]  # tensor name after `blk.N.` → shape
 Router = Literal["softmax", "sigmoid", "softmax_weight"]
-MAX_EXPERTS = 1024  # twice the most that the engine takes
+MAX_EXPERTS = 1024  # of the engine (LLAMA_MAX_EXPERTS)
 _ROUTERS: dict[int, Router] = {1: "softmax", 2: "sigmoid", 3: "softmax_weight"}
 
 
