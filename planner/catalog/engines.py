@@ -121,17 +121,19 @@ def _llama_cpp(version: str | None) -> Engine:
 
 
 def _vllm(version: str | None) -> Engine:
-    from planner.engines.vllm import vllm_engine  # noqa: PLC0415 - one engine at a time
+    from planner.engine_tables import overhead_table  # noqa: PLC0415 - one engine at a time
+    from planner.engines.vllm import vllm_engine  # noqa: PLC0415
 
     rules, options = load_data("engines/vllm.yaml"), load_data("engines/options/vllm.yaml")
-    return vllm_engine(version, support_tables(), rules, options)
+    return vllm_engine(version, support_tables(), rules, options, overhead_table())
 
 
 def _lmdeploy(version: str | None) -> Engine:
-    from planner.engines.lmdeploy import lmdeploy_engine  # noqa: PLC0415 - one engine at a time
+    from planner.engine_tables import overhead_table  # noqa: PLC0415 - one engine at a time
+    from planner.engines.lmdeploy import lmdeploy_engine  # noqa: PLC0415
 
     rules, options = load_data("engines/lmdeploy.yaml"), load_data("engines/options/lmdeploy.yaml")
-    return lmdeploy_engine(version, support_tables(), rules, options)
+    return lmdeploy_engine(version, support_tables(), rules, options, overhead_table())
 
 
 def _ollama(version: str | None) -> Engine:
@@ -150,10 +152,11 @@ def _transformers(version: str | None) -> Engine:
 
 
 def _sglang(version: str | None) -> Engine:
-    from planner.engines.sglang import sglang_engine  # noqa: PLC0415 - one engine at a time
+    from planner.engine_tables import overhead_table  # noqa: PLC0415 - one engine at a time
+    from planner.engines.sglang import sglang_engine  # noqa: PLC0415
 
     rules, options = load_data("engines/sglang.yaml"), load_data("engines/options/sglang.yaml")
-    return sglang_engine(version, support_tables(), rules, options)
+    return sglang_engine(version, support_tables(), rules, options, overhead_table())
 
 
 def _measured(version: str | None) -> Engine:

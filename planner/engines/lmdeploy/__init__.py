@@ -14,6 +14,7 @@ from planner.engines.lmdeploy.settings import LmdeploySettings
 from planner.engines.options import options_table
 from planner.engines.support import SupportTable, loads
 from planner.machine import Machine
+from planner.memory.overhead import OverheadTable
 from planner.model import Model
 from planner.workload import Workload
 
@@ -25,6 +26,7 @@ def lmdeploy_engine(
     tables: Mapping[str, SupportTable],
     rules_data: Mapping[str, Any],
     options_data: Mapping[str, Any],
+    overhead: OverheadTable | None = None,
 ) -> Engine:
     """Return LMDeploy at ``version`` (default: the newest examined), with its data inside.
 
@@ -32,7 +34,7 @@ def lmdeploy_engine(
     """
     at = version or rules_data["newest"]
     options = options_table(options_data)
-    rules = lmdeploy_rules(rules_data, options)
+    rules = lmdeploy_rules(rules_data, options, overhead)
 
     def supported(model: Model) -> Support:
         return loads(tables, "lmdeploy", family=model.family, architecture_class=model.architecture_class, version=at)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from planner.budget import Budget, DeviceBudget, ImageTokens, Item
+from planner.engines.context import context_span
 from planner.engines.lmdeploy.buffers import (
     COMMUNICATORS,
     CONTEXT,
@@ -25,6 +26,7 @@ from planner.engines.rank_weights import language_bytes, vision_bytes
 from planner.engines.span import Span, fixed, span_item
 from planner.engines.weight_formats import weight_format
 from planner.machine import Gpu, Machine
+from planner.memory.overhead import OverheadTable
 from planner.model import Model
 from planner.units import GIB, format_bytes
 from planner.vision import image_tokens
@@ -99,7 +101,10 @@ def budget(  # noqa: PLR0913 - the engine's whole question
     resolved = resolve(settings, workload, gpus[0], version, "pytorch" if chosen == "pytorch" else "turbomind")
     images = images_of(model, workload)
     native = chosen == "pytorch" or native_tower(rules, model.family, version)
-    ranks = [_rank(model, images, gpu, i, settings, resolved, native=native) for i, gpu in enumerate(gpus)]
+    ranks = [
+        _rank(model, images, gpu, i, settings, resolved, native=native, overhead=rules.overhead)
+        for i, gpu in enumerate(gpus)
+    ]
     cache = cache_of(model.language.layers, settings.quant_policy, resolved.n_ranks, chosen)
     pool = pool_of(model, ranks, cache, settings, resolved)
     found = (*refusals(model, settings, resolved, version, rules), *_pool_refusals(workload, pool, resolved))
@@ -130,7 +135,9 @@ def _rank(  # noqa: PLR0913 - one rank's circumstances
     resolved: Resolved,
     *,
     native: bool,
+    overhead: OverheadTable | None,
 ) -> Rank:
+    context = context_span(gpu, "lmdeploy", overhead, CONTEXT)
     word = weight_word(model, settings)
     n_layers = model.language.n_layers
     own = language_bytes(
@@ -156,7 +163,7 @@ def _rank(  # noqa: PLR0913 - one rank's circumstances
         device=f"CUDA{index}",
         language=Span(low=own - spread, expected=own, high=own + spread),
         vision=tower_span(model, settings, index, resolved.n_ranks, native=native),
-        context=CONTEXT + COMMUNICATORS if resolved.n_ranks > 1 else CONTEXT,
+        context=context + COMMUNICATORS if resolved.n_ranks > 1 else context,
         buffers=buffers,
         buffers_first=early,
         encoder=_encoder(model, images, settings, index, native=native),

@@ -10,6 +10,7 @@ from planner.engines.lmdeploy.settings import LmdeploySettings, Resolved
 from planner.engines.options import Options, missing_options
 from planner.engines.refusals import first_reasons, groups_divide, heads_divide, kv_heads_divide
 from planner.engines.versions import parse_version
+from planner.memory.overhead import OverheadTable
 from planner.model import Attention, Model
 
 _DEFAULTS = LmdeploySettings()
@@ -22,12 +23,15 @@ class LmdeployRules:
     native_tower: Mapping[str, str] = field(default_factory=dict)
     no_pytorch_kv_quantization: frozenset[str] = frozenset()
     options: Options = field(default_factory=dict)
+    overhead: OverheadTable | None = None
 
 
-def lmdeploy_rules(data: Mapping[str, Any], options: Options) -> LmdeployRules:
+def lmdeploy_rules(data: Mapping[str, Any], options: Options, overhead: OverheadTable | None = None) -> LmdeployRules:
     """Return the rules that ``profiles/engines/lmdeploy.yaml`` holds."""
     quiet = frozenset(data["no_pytorch_kv_quantization"])
-    return LmdeployRules(native_tower=data["native_tower"], no_pytorch_kv_quantization=quiet, options=options)
+    return LmdeployRules(
+        native_tower=data["native_tower"], no_pytorch_kv_quantization=quiet, options=options, overhead=overhead
+    )
 
 
 def native_tower(rules: LmdeployRules, family: str, version: str) -> bool:

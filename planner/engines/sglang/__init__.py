@@ -13,6 +13,7 @@ from planner.engines.sglang.budget import budget
 from planner.engines.sglang.settings import SglangRules, SglangSettings, sglang_rules
 from planner.engines.support import SupportTable, loads
 from planner.machine import Machine
+from planner.memory.overhead import OverheadTable
 from planner.model import Model
 from planner.units import GIB
 from planner.workload import Workload
@@ -27,6 +28,7 @@ def sglang_engine(
     tables: Mapping[str, SupportTable],
     rules_data: Mapping[str, Any],
     options_data: Mapping[str, Any],
+    overhead: OverheadTable | None = None,
 ) -> Engine:
     """Return SGLang at ``version`` (default: the newest examined), with its data inside.
 
@@ -34,7 +36,7 @@ def sglang_engine(
     """
     at = version or rules_data["newest"]
     options = options_table(options_data)
-    rules = sglang_rules(rules_data, options)
+    rules = sglang_rules(rules_data, options, overhead)
 
     def supported(model: Model) -> Support:
         return loads(tables, "sglang", family=model.family, architecture_class=model.architecture_class, version=at)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from planner.budget import Budget, DeviceBudget, ImageTokens, Item
+from planner.engines.context import context_span
 from planner.engines.options import missing_options
 from planner.engines.rank_weights import RankWeights, rank_weights, stage_layers
 from planner.engines.refusals import first_reasons, groups_divide, heads_divide, kv_heads_divide
@@ -24,6 +25,7 @@ from planner.engines.span import Span, fixed, span_item
 from planner.engines.vllm.kv_cache import layer_caches
 from planner.engines.weight_formats import GROUPED, UNQUANTIZED, weight_format
 from planner.machine import Gpu, Machine
+from planner.memory.overhead import OverheadTable
 from planner.model import DenseFfn, Language, Model, MoeFfn
 from planner.units import GIB, MIB
 from planner.vision import image_tokens
@@ -47,6 +49,7 @@ class Rank:
     stage: int
     weights: RankWeights
     cell_bytes: int
+    before: Span
     free_before: Span
     slack: Span  # what comes beside weights and cache, in the rest of the share
 
@@ -75,7 +78,7 @@ def budget(  # noqa: PLR0913 - the engine's whole question
     gpus = machine.gpus[:n_ranks]
     share = static_share(model, settings, min(gpu.total_bytes for gpu in gpus), rules)
     images = images_of(model, workload)
-    ranks = [_rank(model, workload, images, gpu, i, settings) for i, gpu in enumerate(gpus)]
+    ranks = [_rank(model, workload, images, gpu, i, settings, rules.overhead) for i, gpu in enumerate(gpus)]
     tokens = _tokens(ranks, share, settings, vision=model.vision is not None)
     return Budget(
         devices=(*(_device(model, rank, tokens, share, settings) for rank in ranks), _host(machine)),
@@ -116,6 +119,7 @@ def _rank(  # noqa: PLR0913 - one rank's circumstances
     gpu: Gpu,
     index: int,
     settings: SglangSettings,
+    overhead: OverheadTable | None,
 ) -> Rank:
     stage = index // settings.tp_size
     word = settings.quantization or model.quantization
@@ -130,7 +134,8 @@ def _rank(  # noqa: PLR0913 - one rank's circumstances
         vision=model.vision is not None,
         data_parallel=settings.mm_enable_dp_encoder,
     )
-    before = CONTEXT + (COMMUNICATORS if settings.tp_size * settings.pp_size > 1 else fixed(0))
+    context = context_span(gpu, "sglang", overhead, CONTEXT)
+    before = context + (COMMUNICATORS if settings.tp_size * settings.pp_size > 1 else fixed(0))
     free = Span(
         low=gpu.free_bytes - before.high, expected=gpu.free_bytes - before.expected, high=gpu.free_bytes - before.low
     )
@@ -140,6 +145,7 @@ def _rank(  # noqa: PLR0913 - one rank's circumstances
         stage=stage,
         weights=weights,
         cell_bytes=max(1, cell_bytes(model, settings, stage)),
+        before=before,
         free_before=free,
         slack=_slack(model, workload, images, gpu, settings),
     )
@@ -238,7 +244,7 @@ def _device(model: Model, rank: Rank, tokens: Span, share: float, settings: Sgla
     stages = stage_layers(model.language.n_layers, settings.pp_size)
     first, last = stages[rank.stage]
     cell = rank.cell_bytes
-    before = CONTEXT + (COMMUNICATORS if settings.tp_size * settings.pp_size > 1 else fixed(0))
+    before = rank.before
     items = [
         _item(
             "weights",

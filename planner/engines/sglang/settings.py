@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from planner.engines.options import Options
 from planner.errors import UsageError
+from planner.memory.overhead import OverheadTable
 from planner.model import Model
 from planner.units import MIB
 
@@ -58,12 +59,13 @@ class SglangRules:
     prefill_graphs: frozenset[str] = frozenset()
     trust_remote_code: frozenset[str] = frozenset()
     options: Options = field(default_factory=dict)
+    overhead: OverheadTable | None = None
 
 
-def sglang_rules(data: Mapping[str, Any], options: Options) -> SglangRules:
+def sglang_rules(data: Mapping[str, Any], options: Options, overhead: OverheadTable | None = None) -> SglangRules:
     """Return the rules that ``profiles/engines/sglang.yaml`` holds."""
     names = ("default_tower_layers", "text_width_as_tower", "prefill_graphs", "trust_remote_code")
-    return SglangRules(options=options, **{name: frozenset(data[name]) for name in names})
+    return SglangRules(options=options, overhead=overhead, **{name: frozenset(data[name]) for name in names})
 
 
 def check_settings(settings: SglangSettings) -> None:

@@ -14,6 +14,7 @@ from planner.engines.vllm.command import emit
 from planner.engines.vllm.rules import VllmRules, vllm_rules
 from planner.engines.vllm.settings import VllmSettings
 from planner.machine import Machine
+from planner.memory.overhead import OverheadTable
 from planner.model import Model
 from planner.workload import Workload
 
@@ -25,6 +26,7 @@ def vllm_engine(
     tables: Mapping[str, SupportTable],
     rules_data: Mapping[str, Any],
     options_data: Mapping[str, Any],
+    overhead: OverheadTable | None = None,
 ) -> Engine:
     """Return vLLM at ``version`` (default: the newest examined), with its data inside.
 
@@ -32,7 +34,7 @@ def vllm_engine(
     """
     at = version or rules_data["newest"]
     options = options_table(options_data)
-    rules = vllm_rules(rules_data, options)
+    rules = vllm_rules(rules_data, options, overhead)
 
     def supported(model: Model) -> Support:
         return loads(tables, "vllm", family=model.family, architecture_class=model.architecture_class, version=at)

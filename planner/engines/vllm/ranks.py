@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 from planner.budget import ImageTokens
+from planner.engines.context import context_span
 from planner.engines.largest_image import EncoderItem, largest_image
 from planner.engines.rank_weights import RankWeights, rank_weights, stage_layers
 from planner.engines.span import Span, fixed, largest
@@ -17,6 +18,7 @@ from planner.engines.vllm.profile import encoder_items, encoder_span, graph_span
 from planner.engines.vllm.settings import Resolved, VllmSettings
 from planner.engines.weight_formats import UNQUANTIZED, weight_format
 from planner.machine import Gpu, Machine
+from planner.memory.overhead import OverheadTable
 from planner.model import Model
 from planner.units import GIB, MIB
 from planner.vision import image_tokens
@@ -63,20 +65,34 @@ class Pool:
     bytes_per_token: float
 
 
-def ranks_of(
-    model: Model, workload: Workload, machine: Machine, settings: VllmSettings, resolved: Resolved
+def ranks_of(  # noqa: PLR0913 - all ranks' circumstances
+    model: Model,
+    workload: Workload,
+    machine: Machine,
+    settings: VllmSettings,
+    resolved: Resolved,
+    overhead: OverheadTable | None = None,
 ) -> list[Rank]:
     """Return every rank: pipeline stages outermost, tensor ranks within."""
     compute = profile_span(model, workload, settings, resolved)
     ranks = []
     for index in range(resolved.n_ranks):
-        stage = index // resolved.n_tensor_ranks
-        ranks.append(_rank(model, machine.gpus[index], index, stage, compute, settings, resolved))
+        stage, gpu = index // resolved.n_tensor_ranks, machine.gpus[index]
+        ranks.append(
+            _rank(model, gpu, index, stage, compute, context_span(gpu, "vllm", overhead, CONTEXT), settings, resolved)
+        )
     return ranks
 
 
 def _rank(  # noqa: PLR0913 - one rank's circumstances
-    model: Model, gpu: Gpu, index: int, stage: int, compute: Span, settings: VllmSettings, resolved: Resolved
+    model: Model,
+    gpu: Gpu,
+    index: int,
+    stage: int,
+    compute: Span,
+    context: Span,
+    settings: VllmSettings,
+    resolved: Resolved,
 ) -> Rank:
     n_ranks, n_stages = resolved.n_tensor_ranks, resolved.n_pipeline_ranks
     weights = rank_weights(
@@ -102,7 +118,7 @@ def _rank(  # noqa: PLR0913 - one rank's circumstances
     estimated = graphs if resolved.release >= (0, 20) else fixed(0)
     offloaded = min(int(settings.cpu_offload_gb * GIB), weights.total_bytes)
     inside = weight_span(weights, offloaded) + compute + estimated
-    outside = CONTEXT + (fixed(0) if resolved.release >= (0, 20) else graphs)
+    outside = context + (fixed(0) if resolved.release >= (0, 20) else graphs)
     if resolved.n_ranks > 1 and resolved.release >= (0, 11):
         outside, non_torch = outside + MORE_RANKS, ONE_RANK
     share = math.ceil(gpu.total_bytes * resolved.gpu_memory_utilization)

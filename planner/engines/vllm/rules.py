@@ -11,6 +11,7 @@ from planner.engines.refusals import first_reasons, groups_divide, heads_divide,
 from planner.engines.versions import parse_version
 from planner.engines.vllm.settings import Resolved, VllmSettings
 from planner.engines.weight_formats import GROUP, GROUPED, UNQUANTIZED, weight_format
+from planner.memory.overhead import OverheadTable
 from planner.model import LatentAttention, Model
 
 
@@ -25,9 +26,10 @@ class VllmRules:
     refuse_copied_tower: frozenset[str] = frozenset()  # towers that fail where their heads do not divide
     trust_remote_code: frozenset[str] = frozenset()  # families whose repositories bring code
     options: Options = field(default_factory=dict)
+    overhead: OverheadTable | None = None
 
 
-def vllm_rules(data: Mapping[str, Any], options: Options) -> VllmRules:
+def vllm_rules(data: Mapping[str, Any], options: Options, overhead: OverheadTable | None = None) -> VllmRules:
     """Return the rules that ``profiles/engines/vllm.yaml`` holds."""
     return VllmRules(
         no_pipeline=frozenset(data["no_pipeline"]),
@@ -35,6 +37,7 @@ def vllm_rules(data: Mapping[str, Any], options: Options) -> VllmRules:
         refuse_copied_tower=frozenset(data["refuse_copied_tower"]),
         trust_remote_code=frozenset(data["trust_remote_code"]),
         options=options,
+        overhead=overhead,
     )
 
 
