@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from planner.errors import UsageError
+from planner.model import Model
 
 GROUP = 128
 
@@ -115,3 +116,21 @@ def weight_format(word: str) -> str:
 def linear_bytes(format_name: str, n_out: int, n_in: int) -> int:
     """Return the bytes of one ``[n_out, n_in]`` matrix in a format of ``LINEAR_BYTES``."""
     return LINEAR_BYTES[format_name](n_out, n_in)
+
+
+_AT_LOAD = {"fp8": "fp8", "nf4": "bitsandbytes"}
+
+
+def load_word(model: Model) -> str | None:
+    """Return the word by which an engine quantises plain weights while it loads them; None where it cannot."""
+    if model.stored is not None or model.quantization is None:
+        return None
+    return _AT_LOAD.get(model.quantization.lower())
+
+
+def checkpoint_note(model: Model) -> tuple[str, ...]:
+    """Return what to say where the plan is for a checkpoint that is packed otherwise than the one it names."""
+    word = model.quantization
+    if model.stored is not None or word is None or word.lower() in UNQUANTIZED | {"f16", "f32"} or load_word(model):
+        return ()
+    return (f"planned for a checkpoint in {word}: put the name of one in place of {model.hf_id or model.name}",)

@@ -24,7 +24,7 @@ from planner.engines.lmdeploy.rules import LmdeployRules, native_tower, refusals
 from planner.engines.lmdeploy.settings import LmdeploySettings, Resolved, check_settings, resolve, shown
 from planner.engines.rank_weights import language_bytes, vision_bytes
 from planner.engines.span import Span, fixed, span_item
-from planner.engines.weight_formats import weight_format
+from planner.engines.weight_formats import checkpoint_note, weight_format
 from planner.machine import Gpu, Machine
 from planner.memory.overhead import OverheadTable
 from planner.model import Model
@@ -112,7 +112,10 @@ def budget(  # noqa: PLR0913 - the engine's whole question
         devices=(*(_device(rank, pool, cache, model, resolved) for rank in ranks), _host(machine)),
         image_tokens=images,
         settings=shown(settings, resolved),
-        notes=_notes(pool, native=native, n_gpus=len(gpus), has_vision=model.vision is not None),
+        notes=(
+            *_notes(pool, native=native, n_gpus=len(gpus), has_vision=model.vision is not None),
+            *checkpoint_note(model),
+        ),
         refusals=found,
     )
 

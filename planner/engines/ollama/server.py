@@ -64,8 +64,17 @@ def llama_server_settings(  # noqa: PLR0913 - all that the choice depends on
     words |= _placement_words(model, settings, on_cpu=on_cpu)
     if model.vision is not None and model.language.architecture in rules.image_floor:
         words["image_min_tokens"] = IMAGE_FLOOR_TOKENS
-    notes = [*context_notes, *slot_notes, *([f"the projector runs on the CPU: {on_cpu}"] if on_cpu else [])]
+    build = carried_build(version, rules)
+    pinned = [f"Ollama {version} carries llama.cpp {build} or later; it is planned as 0.5"] if build else []
+    notes = [*context_notes, *slot_notes, *([f"the projector runs on the CPU: {on_cpu}"] if on_cpu else []), *pinned]
     return ServerStart(settings=words, notes=tuple(notes), num_ctx=num_ctx, parallel=parallel, gpu_index=chosen)
+
+
+def carried_build(version: str, rules: OllamaRules) -> str | None:
+    """Return the llama.cpp build that the release carries, as far as pins were read."""
+    at = parse_version(version)
+    known = [release for release in rules.llama_cpp if not at < parse_version(release)]
+    return rules.llama_cpp[max(known, key=parse_version)] if known else None
 
 
 def _placement_words(model: Model, settings: OllamaSettings, *, on_cpu: str | None) -> dict[str, object]:

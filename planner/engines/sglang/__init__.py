@@ -12,6 +12,7 @@ from planner.engines.options import Options, arguments, command_line, options_ta
 from planner.engines.sglang.budget import budget
 from planner.engines.sglang.settings import SglangRules, SglangSettings, sglang_rules
 from planner.engines.support import SupportTable, loads
+from planner.engines.weight_formats import load_word
 from planner.machine import Machine
 from planner.memory.overhead import OverheadTable
 from planner.model import Model
@@ -64,6 +65,8 @@ def serve_arguments(
         value = getattr(settings, name)
         if name not in given and value != getattr(defaults, name):
             given[name] = value
+    if settings.quantization is None and load_word(model):
+        given["quantization"] = load_word(model)
     if model.family in rules.trust_remote_code:
         given["trust_remote_code"] = True
     return ["--model-path", model.hf_id or model.name, *arguments(options, given)]

@@ -23,7 +23,7 @@ from planner.engines.sglang.settings import (
 )
 from planner.engines.span import Span, fixed, span_item
 from planner.engines.vllm.kv_cache import layer_caches
-from planner.engines.weight_formats import GROUPED, UNQUANTIZED, weight_format
+from planner.engines.weight_formats import GROUPED, UNQUANTIZED, checkpoint_note, weight_format
 from planner.machine import Gpu, Machine
 from planner.memory.overhead import OverheadTable
 from planner.model import DenseFfn, Language, Model, MoeFfn
@@ -91,7 +91,7 @@ def budget(  # noqa: PLR0913 - the engine's whole question
             "chunked_prefill_size": chunk_and_batch(settings, gpus[0].total_bytes)[0],
             "kv_cache_dtype": settings.kv_cache_dtype,
         },
-        notes=_notes(tokens, share, version),
+        notes=(*_notes(tokens, share, version), *checkpoint_note(model)),
         refusals=(*_refusals(model, workload, settings, version, rules), *_short(workload, ranks, tokens, share)),
     )
 

@@ -14,6 +14,7 @@ from planner.engines.vllm.ranks import Pool, Rank, images_of, pool_of, ranks_of
 from planner.engines.vllm.rules import VllmRules
 from planner.engines.vllm.rules import refusals as start_refusals
 from planner.engines.vllm.settings import Resolved, VllmSettings, resolve, shown
+from planner.engines.weight_formats import checkpoint_note
 from planner.machine import Gpu, Machine
 from planner.model import Model
 from planner.units import format_bytes
@@ -54,7 +55,7 @@ def budget(  # noqa: PLR0913 - the engine's whole question
         devices=(*devices, host(machine, settings, ranks, resolved)),
         image_tokens=images_of(model, workload),
         settings=shown(settings, resolved),
-        notes=_notes(workload, pool, resolved, settings),
+        notes=(*_notes(workload, pool, resolved, settings), *checkpoint_note(model)),
         refusals=tuple(refusals),
     )
 

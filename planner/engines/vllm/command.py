@@ -7,6 +7,7 @@ from planner.engines.engine import Emitted
 from planner.engines.options import Options, arguments, command_line
 from planner.engines.vllm.rules import VllmRules
 from planner.engines.vllm.settings import VllmSettings, release_of
+from planner.engines.weight_formats import load_word
 from planner.model import Model
 from planner.units import GIB
 from planner.workload import Workload
@@ -24,6 +25,8 @@ def serve_options(
         value = getattr(settings, name)
         if name not in given and value != getattr(defaults, name):
             given[name] = value
+    if settings.quantization is None and load_word(model):
+        given["quantization"] = load_word(model)
     if model.family in rules.trust_remote_code:
         given["trust_remote_code"] = True
     if len(workload.images) > 1 and settings.limit_mm_per_prompt is None:
