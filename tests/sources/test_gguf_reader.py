@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import struct
-import time
 import tracemalloc
 
 import gguf
 import pytest
 from gguf_headers import headers, read_bytes
+from untraced import untraced
 
 from planner.errors import SourceError
 from planner.quantization import BY_GGML_ID
@@ -101,9 +101,9 @@ def test_a_vocabulary_of_a_quarter_of_a_million_is_skipped_fast():
     data = header([strings("tokenizer.ggml.tokens", tokens), scores, number("x.y", 9)], [tensor("a", (8,))])
     seconds = []
     for _ in range(5):
-        started = time.process_time()
-        read = read_bytes(data)
-        seconds.append(time.process_time() - started)
+        with untraced() as spent:
+            read = read_bytes(data)
+        seconds.append(spent.seconds)
     assert read.array_lengths == {"tokenizer.ggml.tokens": 1 << 18, "tokenizer.ggml.scores": 1 << 18}
     assert read.metadata == {"x.y": 9}
     assert min(seconds) < 0.06
