@@ -131,6 +131,7 @@ def _layer_bytes(request: GraphRequest, layer: LayerWidths, n_tokens: int) -> in
     n_bytes += 8 * request.n_seqs * layer.state_elements
     if layer.n_heads and not request.flash_attn:
         n_bytes += 5 * layer.n_heads * request.n_cells * n_tokens  # scores, and a quarter for gaps between them
+        n_bytes += request.n_cells * request.n_streams * layer.value_row * _widest_cache(request)  # transposed values
     elements = request.n_cells * request.n_streams * (layer.key_row + layer.value_row)
     return n_bytes + (2 * elements if _converts(request) else 0)
 

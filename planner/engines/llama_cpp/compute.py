@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from planner.engines.llama_cpp.language_graph import language_graph
+from planner.engines.llama_cpp.remembered import Remembered
 from planner.engines.llama_cpp.schedule import simulate
 from planner.engines.llama_cpp.shortening import find_runs, is_proven, kept_layers, layer_signatures
+from planner.engines.llama_cpp.splits import assign
+from planner.quantization import FORMATS
 
 if TYPE_CHECKING:
     from planner.engines.llama_cpp.arena import Reservation
@@ -43,8 +47,12 @@ def compute_buffers(request: GraphRequest, *, explain: bool = False) -> ComputeB
 
     Runs of equal layers are simulated a few times only where that is proven to give the same bytes. A real allocation
     keeps the larger of the prompt's buffers and those of a single step, which may run elsewhere: host weights are used
-    in place by small batches.
+    in place by small batches. Answers are remembered.
     """
+    return _explained(request) if explain else _plain(request)
+
+
+def _reserved(request: GraphRequest, *, explain: bool) -> ComputeBuffers | None:
     if not is_understood(request):
         return None
     found = _shortened(request, explain=explain)
@@ -52,6 +60,10 @@ def compute_buffers(request: GraphRequest, *, explain: bool = False) -> ComputeB
         return found
     step = replace(request, n_tokens=request.n_seqs, n_outputs=request.n_seqs)
     return _larger(found, _shortened(step, explain=explain))
+
+
+_plain = Remembered(partial(_reserved, explain=False))
+_explained = Remembered(partial(_reserved, explain=True))
 
 
 def _computes_on_host(request: GraphRequest) -> bool:
@@ -128,6 +140,37 @@ def describe(node: Node) -> str:
         return f"{node.op} {node.name}" if node.op in ("copy", "mul_mat") else node.name
     weight = next((operand.name for operand in node.operands if operand.is_weight), "")
     return f"{node.kind or node.op} {weight}".strip()
+
+
+def settled_flash_attn(request: GraphRequest) -> bool:
+    """Return what ``--flash-attn auto`` settles on.
+
+    The engine lists the graph of one token per sequence with flash attention and keeps it only if each such operation
+    lands on its layer's device. It may not for head sizes the device refuses, and on the border between host and GPU
+    layers, where the next layer's operations draw it over. A quantised V cache switches it on in any case.
+    Source: llama-context.cpp (``resolve_fused_ops``), llama.cpp 0.5.0-dev.
+    """
+    return _settled(request)
+
+
+@Remembered
+def _settled(request: GraphRequest) -> bool:
+    if FORMATS[request.cache_type_v].quantized or not is_understood(request):
+        return request.flash_attn
+    probe = replace(
+        request,
+        flash_attn=True,
+        values_transposed=False,
+        n_tokens=request.n_seqs,
+        n_outputs=request.n_seqs,
+        pinned=True,
+    )
+    graph = language_graph(probe, kept_layers(request.language.n_layers, find_runs(layer_signatures(probe))))
+    if graph is None:
+        return request.flash_attn
+    assign(graph, probe.backends)
+    devices = probe.layer_devices
+    return all(node.device == devices[node.layer] for node in graph.nodes if node.op == "flash_attn")
 
 
 def output_buffer_bytes(n_vocab: int, n_seqs: int) -> int:

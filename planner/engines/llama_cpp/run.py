@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner.engines.llama_cpp.backend import Backends
+from planner.engines.llama_cpp.compute import settled_flash_attn
 from planner.engines.llama_cpp.flash_attention import flash_attn_used
 from planner.engines.llama_cpp.kv_cache import CacheSettings, window_cells
 from planner.engines.llama_cpp.layout import HOST, Layout, layout_of, place_weights
@@ -102,7 +103,7 @@ def graph_request(run: Run, traits: GraphTraits, *, pinned: bool = True) -> Grap
     for tensor, device in place_weights(run.language, layout):
         weights.setdefault(tensor.name, number(device))
     layers = tuple(number(device) for device in layout.slots)
-    return GraphRequest(
+    request = GraphRequest(
         language=run.language,
         traits=traits,
         backends=Backends(
@@ -129,6 +130,9 @@ def graph_request(run: Run, traits: GraphTraits, *, pinned: bool = True) -> Grap
         kv_offload=not run.settings.no_kv_offload,
         pinned=pinned,
     )
+    if run.settings.flash_attn != "auto":
+        return request
+    return replace(request, flash_attn=settled_flash_attn(request))
 
 
 def capability_of(gpus: tuple[Gpu, ...]) -> int:

@@ -1,0 +1,40 @@
+"""Answers given before: a small memory for functions of one request, which searches ask again and again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from planner.engines.llama_cpp.traits import GraphRequest
+    from planner.model import Language
+
+Answer = TypeVar("Answer")
+SIZE = 512
+
+
+def key_of(request: GraphRequest) -> Hashable:
+    """Return what a request is told by, its language by identity: languages are large and hold mappings."""
+    values = tuple(getattr(request, name) for name in request.__slots__ if name not in ("language", "weights"))
+    return (id(request.language), tuple(request.weights.values()), values)
+
+
+class Remembered(Generic[Answer]):
+    """A function of a request that computes each answer once, as long as it is among the last ``SIZE`` ones."""
+
+    def __init__(self, function: Callable[[GraphRequest], Answer]) -> None:
+        """Remember the answers of ``function``."""
+        self._function = function
+        self._answers: dict[Hashable, tuple[Language, Answer]] = {}
+
+    def __call__(self, request: GraphRequest) -> Answer:
+        """Return the answer to ``request``."""
+        key = key_of(request)
+        known = self._answers.get(key)
+        if known is None:
+            while len(self._answers) >= SIZE:
+                self._answers.pop(next(iter(self._answers)))
+            # holding the language keeps its identity from being given to another one
+            known = self._answers[key] = request.language, self._function(request)
+        return known[1]
