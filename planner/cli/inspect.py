@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from planner.cli.options import json_option, source_options
-from planner.errors import SourceError
+from planner.errors import SourceError, UsageError
 
 
 @click.command(name="inspect")
@@ -19,6 +20,7 @@ from planner.errors import SourceError
 )
 @click.option("--quantization", metavar="TYPE", help="File type that a folder or profile is to be planned in.")
 @click.option("--projector", metavar="FILE", help="A projector (mmproj) file, or 'none' for text only.")
+@click.option("--running", is_flag=True, help="Ask the running Ollama server about an ollama: tag, too.")
 @source_options
 @json_option
 def command(  # noqa: PLR0913 - the ways to narrow down a source
@@ -29,12 +31,15 @@ def command(  # noqa: PLR0913 - the ways to narrow down a source
     engine: str,
     quantization: str | None,
     projector: str | None,
+    running: bool,
     as_json: bool,
 ) -> int:
     """Show what SOURCE is: a .gguf file, a model folder, ollama:name:tag, hf:org/name, an address or a profile."""
     from planner.sources.opening import open_model  # noqa: PLC0415 - help needs none of this
 
     model = open_model(source, engine=engine, quantization=quantization, projector=projector)
+    if running:
+        model = replace(model, notes=(*model.notes, *_said_by_server(source)))
     if profile or output is not None:
         from datetime import UTC, datetime  # noqa: PLC0415
 
@@ -53,6 +58,15 @@ def command(  # noqa: PLR0913 - the ways to narrow down a source
     else:
         click.echo(inspection_screen(found))
     return 0
+
+
+def _said_by_server(source: str) -> tuple[str, ...]:
+    from planner.sources.access import ACCESS  # noqa: PLC0415 - only where it is asked for
+    from planner.sources.ollama import said_by_server  # noqa: PLC0415 - same
+
+    if not source.startswith("ollama:"):
+        raise UsageError("--running asks an Ollama server: name the model as ollama:name:tag")
+    return said_by_server(source, ACCESS.get())
 
 
 def _write(text: str, output: str | None) -> None:

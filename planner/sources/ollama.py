@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 from planner.errors import SourceError
 from planner.sources.bytes import FileBytes, open_file, read_whole
 from planner.sources.json_text import Fields, parse_object
-from planner.sources.remote import RemoteBytes, fetch_small, request
+from planner.sources.remote import Network, RemoteBytes, fetch_small, request
 from planner.units import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from planner.sources.bytes import ByteSource
-    from planner.sources.remote import Network
+    from planner.sources.access import Access
 
 DEFAULT_HOST = "registry.ollama.ai"
 DEFAULT_SERVER = "http://127.0.0.1:11434"
@@ -197,6 +197,26 @@ def model_parameters(network: Network, server: str, tag: Tag) -> dict[str, Param
         raise SourceError(f"{url}: HTTP {answer.status}: the server does not know {tag}")
     text = Fields(values=parse_object(answer.body, url), where=url).first("parameters")
     return parse_parameters(text if isinstance(text, str) else "")
+
+
+def said_by_server(text: str, access: Access) -> tuple[str, ...]:
+    """Return what the running server says about ``text`` (``ollama:name:tag``): its parameters, and what is loaded.
+
+    Raises:
+        SourceError: the network is forbidden, no server answers, or it does not know the tag.
+    """
+    tag, server = parse_tag(text.removeprefix("ollama:")), server_address()
+    network = Network(allowed=not access.offline, timeout_s=access.timeout_s, reason="--offline forbids it")
+    parameters = model_parameters(network, server, tag)
+    said = [f"server: {key} {value}" for key, value in sorted(parameters.items()) if key.startswith("num_")]
+    names = {str(tag), f"{tag.namespace}/{tag.name}:{tag.tag}"}
+    loaded = [model for model in running_models(network, server) if model.name in names]
+    said += [
+        f"server: loaded with {model.size_bytes} bytes, {model.vram_bytes} of them on GPUs"
+        + (f", context {model.context_tokens}" if model.context_tokens else "")
+        for model in loaded
+    ]
+    return tuple(said if loaded else [*said, "server: not loaded at the moment"])
 
 
 def parse_parameters(text: str) -> dict[str, Parameter]:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from sources.checkpoints import gguf_bytes, tiny_llama
 from sources.range_server import range_server
+from sources.test_ollama import store
 
 from planner.catalog import models
 from planner.catalog.writing import profile_yaml
@@ -101,3 +102,23 @@ def test_profile_on_the_screen_loads(capsys):
     assert yaml.safe_load(out)["language"]["layers"] == 32
     model = models.load_model("llama-3.1-8b", None, "gguf")
     assert out == profile_yaml(model, checked=date.fromisoformat(str(yaml.safe_load(out)["checked"])))
+
+
+def test_running_server_is_asked_only_with_the_word(monkeypatch, tmp_path, capsys):
+    """--running adds what the server says about the tag; without it, and offline, the server is left alone."""
+    store(tmp_path / "models", "tiny:1b", model=gguf_bytes(*tiny_llama()))
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "models"))
+    ps = {"models": [{"name": "tiny:1b", "size": 500, "size_vram": 300, "context_length": 4096}]}
+    files = {"/api/ps": json.dumps(ps).encode(), "/api/show": json.dumps({"parameters": "num_ctx 8192"}).encode()}
+    with range_server(files=files) as served:
+        monkeypatch.setenv("OLLAMA_HOST", served.base)
+        assert run(capsys, "inspect", "ollama:tiny:1b")[0] == 0
+        assert run(capsys, "inspect", "ollama:tiny:1b", "--running", "--offline")[0] == 1
+        assert served.n_requests == 0
+        code, out, _ = run(capsys, "inspect", "ollama:tiny:1b", "--running")
+        assert code == 0
+        assert "server: num_ctx 8192" in out
+        assert "server: loaded with 500 bytes, 300 of them on GPUs, context 4096" in out
+    code, _, err = run(capsys, "inspect", "llama-3.1-8b", "--running")
+    assert code == 2
+    assert "ollama:name:tag" in err
