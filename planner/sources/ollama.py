@@ -21,8 +21,8 @@ from planner.units import MIB
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from planner.sources.bytes import ByteSource
     from planner.sources.access import Access
+    from planner.sources.bytes import ByteSource
 
 DEFAULT_HOST = "registry.ollama.ai"
 DEFAULT_SERVER = "http://127.0.0.1:11434"
