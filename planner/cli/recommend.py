@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option("--compare", is_flag=True, help="Ask every engine, and show one row for each.")
 @click.option("--explain", is_flag=True, help="Show every formula with its numbers and source.")
 @json_option
-def command(  # noqa: PLR0913 - options
+def command(
     model: str | None,
     *,
     prefer: Any,  # noqa: ANN401 - click's own values

@@ -7,7 +7,6 @@ Costs are bytes; capacities are what a device has left for places.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
 
 
 def fill(costs: Sequence[int], capacities: Sequence[int]) -> tuple[int, ...] | None:
@@ -55,21 +54,3 @@ def spread(costs: Sequence[int], capacities: Sequence[int]) -> tuple[int, ...] |
         else:
             low, best = middle, counts
     return best
-
-
-def fewest(costs: Sequence[int], capacities: Sequence[int], speeds: Sequence[float]) -> list[int] | None:
-    """Return ``capacities`` with those devices emptied that are not needed to hold all places, or None.
-
-    Layers run one device after the other, so a device more is a link more and no speed. Of equally few devices the
-    fastest together are kept, then the roomiest.
-    """
-    devices = range(len(capacities))
-    for n_devices in range(1, len(capacities) + 1):
-        choices = []
-        for chosen in combinations(devices, n_devices):
-            kept = [capacity if index in chosen else 0 for index, capacity in enumerate(capacities)]
-            if fill(costs, kept) is not None:
-                choices.append((sum(speeds[i] for i in chosen), sum(kept), kept))
-        if choices:
-            return max(choices)[2]
-    return None

@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from planner.budget import Budget
+from planner.budget import Budget, DeviceBudget
 from planner.engines.llama_cpp.kv_cache import CacheSettings, layer_cache_bytes, widest_value_row
 from planner.engines.llama_cpp.layout import HOST, Layout, layer_of, place_weights
 from planner.engines.llama_cpp.settings import LlamaCppSettings, resolve
 from planner.engines.llama_cpp.weights import weight_bytes
 from planner.machine import Machine
 from planner.model import Language, Model, MoeFfn
-from planner.placement.fill import fewest, fill, most_places, spread
+from planner.placement.fill import fill, spread
 from planner.placement.objective import GPU_BANDWIDTH
+from planner.placement.offload import Search, Trial
 from planner.workload import Workload
 
 BudgetOf = Callable[[LlamaCppSettings], Budget]
@@ -188,32 +189,39 @@ def _offload(  # noqa: PLR0913 - one search step needs them all
     budget_of: BudgetOf,
     speeds: Sequence[float] | None,
 ) -> Placed:
-    """Return the deepest offload that fits: predicted from exact places, confirmed, corrected until it holds.
+    """Return the deepest offload that fits, by the search over splits; the CPU alone if nothing fits.
 
-    The experts of the first ``settings.n_cpu_moe`` layers stay on the host.
+    The experts of the first ``settings.n_cpu_moe`` layers stay on the host. ``start`` is everything on the GPUs.
     """
-    n_gpus = start.budget.n_gpus
-    held = _without(costs, experts, settings.n_cpu_moe)
-    current, best, limit = start, None, len(costs)
-    if start.fits and n_gpus == 1:
+    gpus = start.budget.devices[:-1]
+    if start.fits and len(gpus) == 1:
         return start
-    for _ in range(MAX_TRIALS):
-        capacities = _spare(current, costs, experts, n_gpus, model)
-        n_places = min(limit, most_places(held, capacities))
-        if n_places == 0 or (best is not None and n_places <= _n_offloaded(best.settings, model)):
-            break
-        tail = held[len(held) - n_places :]
-        kept = fewest(tail, capacities, speeds) if speeds and n_places == len(costs) else None
-        counts = spread(tail, kept or capacities)
-        if counts is None:
-            break
-        trial = _confirmed(_offloaded(settings, model, counts, n_gpus), budget_of)
-        if trial.fits:
-            best = trial
-        else:
-            limit = n_places - 1
-        current = trial
-    return best or _confirmed(replace(settings, n_gpu_layers=0, tensor_split=None), budget_of)
+    held = _without(costs, experts, settings.n_cpu_moe)
+    confirmed: dict[tuple[int, ...], Placed] = {}
+
+    def confirm(counts: tuple[int, ...]) -> Trial:
+        placed = _confirmed(_offloaded(settings, model, counts, len(gpus)), budget_of)
+        confirmed[counts] = placed
+        spare = _spare(placed, costs, experts, len(gpus), model)
+        fixed = tuple(gpu.free_bytes - n for gpu, n in zip(gpus, spare, strict=True))
+        return Trial(fixed_bytes=fixed, fits=placed.fits)
+
+    search = Search(
+        costs=held,
+        free_bytes=[gpu.free_bytes for gpu in gpus],
+        floor_bytes=[_floor(gpu) for gpu in gpus],
+        speeds=speeds if len(gpus) > 1 else None,
+        confirm=confirm,
+    )
+    best = search.run()
+    if best is not None:
+        return confirmed[best]
+    return _confirmed(replace(settings, n_gpu_layers=0, tensor_split=None), budget_of)
+
+
+def _floor(gpu: DeviceBudget) -> int:
+    """Return what the GPU holds whatever the split: all but the language model's weights, cache and buffers."""
+    return sum(item.high_bytes for item in gpu.items if item.part != "language" or item.component == "overhead")
 
 
 def _spill_experts(  # noqa: PLR0913 - one search step needs them all

@@ -46,7 +46,9 @@ def _f32(value: float) -> float:
 
 
 def split_points(shares: Sequence[float]) -> list[float]:
-    """Return the cumulated, normalised shares in the engine's 32-bit arithmetic."""
+    """Return the cumulated, normalised shares in the engine's 32-bit arithmetic; full GPUs share equally."""
+    if not any(shares):
+        shares = [1.0] * len(shares)
     total, sums = 0.0, []
     for share in shares:
         total = _f32(total + _f32(share))
