@@ -6,7 +6,7 @@ files; SGLang 0.5.23 and LMDeploy 0.13/0.18 use the same cut.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
 from planner.model import (
@@ -32,7 +32,7 @@ class Linear:
     """``count`` matrices of ``[n_out, n_in]``.
 
     ``split``: over outputs, over inputs, over KV heads (``n_kv_heads`` of them, copied where there are more ranks than
-    heads), or not at all. ``quantizable``: a checkpoint quantises it unless it says otherwise.
+    heads), or not at all. ``quantizable``: a checkpoint quantises it by itself. ``expert``: of a mixture.
     """
 
     n_out: int
@@ -42,6 +42,7 @@ class Linear:
     bias: bool = False
     n_kv_heads: int = 0
     quantizable: bool = True
+    expert: bool = False
 
     def rank_shape(self, n_ranks: int) -> tuple[int, int]:
         """Return ``(n_out, n_in)`` of one rank's part."""
@@ -166,7 +167,10 @@ def _mamba(a: Mamba, n_embd: int) -> tuple[tuple[Linear, ...], int]:
 def _ffn(ffn: Ffn, n_embd: int) -> tuple[tuple[Linear, ...], int]:
     if isinstance(ffn, DenseFfn):
         return _dense(ffn.n_ff, n_embd, gated=ffn.gated, bias=ffn.bias), 0
-    experts = _dense(ffn.n_ff_expert, n_embd, gated=True, bias=ffn.bias, count=ffn.n_experts)
+    experts = tuple(
+        replace(linear, expert=True)
+        for linear in _dense(ffn.n_ff_expert, n_embd, gated=True, bias=ffn.bias, count=ffn.n_experts)
+    )
     router = Linear(n_out=ffn.n_experts, n_in=n_embd, split="none", bias=ffn.bias, quantizable=False)
     shared = _dense(ffn.n_ff_shared, n_embd, gated=True) if ffn.n_ff_shared else ()
     dense = _dense(ffn.n_ff_dense, n_embd, gated=True) if ffn.n_ff_dense else ()

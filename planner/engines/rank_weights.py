@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from planner.engines.linears import LayerParts, layer_parts
-from planner.engines.weight_formats import linear_bytes
+from planner.engines.linears import LayerParts, Linear, layer_parts
+from planner.engines.weight_formats import UNQUANTIZED, linear_bytes
 from planner.model import Attention, Language, LatentAttention, Layer, Model, Vision
 
 VOCAB_PAD = 64
@@ -88,15 +88,20 @@ def _per_layer_embeddings(language: Language, n_ranks: int) -> int:
 def _layer_bytes(part: LayerParts, n_ranks: int, format_name: str, dtype_bytes: int) -> int:
     total = part.whole_elements * dtype_bytes
     for linear in part.linears:
-        n_out, n_in = linear.rank_shape(n_ranks)
-        plain = n_out * n_in * dtype_bytes
-        one = linear_bytes(format_name, n_out, n_in) if linear.quantizable and _quantized(format_name) else plain
+        one = _linear_bytes(linear, n_ranks, format_name, dtype_bytes)
         total += linear.count * one + linear.bias_elements(n_ranks) * dtype_bytes
     return total
 
 
-def _quantized(format_name: str) -> bool:
-    return format_name not in {"bf16", "fp16", "fp32"}
+def _linear_bytes(linear: Linear, n_ranks: int, format_name: str, dtype_bytes: int) -> int:
+    """Return the bytes of one matrix on one rank; MXFP4 packs experts only, their inner width padded to 256."""
+    n_out, n_in = linear.rank_shape(n_ranks)
+    if not linear.quantizable or format_name in UNQUANTIZED or (format_name == "mxfp4" and not linear.expert):
+        return n_out * n_in * dtype_bytes
+    if format_name == "mxfp4":
+        padded = -(-(n_in if linear.split == "in" else n_out) // 256) * 256
+        n_out, n_in = (n_out, padded) if linear.split == "in" else (padded, n_in)
+    return linear_bytes(format_name, n_out, n_in)
 
 
 def rope_table_bytes(language: Language, dtype_bytes: int) -> int:
@@ -120,19 +125,24 @@ def vision_split(vision: Vision, total_elements: int) -> tuple[int, int]:
     return sharded, total_elements - sharded
 
 
-def vision_bytes(model: Model, n_ranks: int, dtype_bytes: int, *, data_parallel: bool) -> tuple[int, int, int]:
+def vision_bytes(
+    model: Model, n_ranks: int, dtype_bytes: int, *, data_parallel: bool, format_name: str = "bf16"
+) -> tuple[int, int, int]:
     """Return ``(expected, low, high)`` bytes of tower and projector on one rank.
 
     Block linears are split, patch convolution, positions, norms and most projectors are whole on every rank; a tower
-    whose heads do not divide is copied.
+    whose heads do not divide is copied. NF4 at load packs the block linears, other formats leave the tower as it is.
     """
     if model.vision is None:
         return 0, 0, 0
     total = vision_elements(model)
+    sharded, rest = vision_split(model.vision, total)
     whole = total * dtype_bytes
+    if format_name == "nf4":
+        packed = linear_bytes("nf4", sharded, 1) + rest * dtype_bytes
+        return packed // n_ranks, packed // n_ranks, whole
     if n_ranks == 1:
         return whole, whole, whole
-    sharded, rest = vision_split(model.vision, total)
     low = whole // n_ranks
     if data_parallel or model.vision.n_heads % n_ranks:
         return whole, low, whole
@@ -198,7 +208,9 @@ def rank_weights(  # noqa: PLR0913 - one rank's circumstances
         tail=tail,
     )
     expected, low, high = (
-        vision_bytes(model, n_ranks, dtype_bytes, data_parallel=data_parallel) if vision else (0, 0, 0)
+        vision_bytes(model, n_ranks, dtype_bytes, data_parallel=data_parallel, format_name=format_name)
+        if vision
+        else (0, 0, 0)
     )
     return RankWeights(
         language_bytes=int(own * _stored_share(model, format_name, dtype_bytes)),

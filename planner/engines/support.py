@@ -88,6 +88,7 @@ def loads(  # noqa: PLR0913 - the words a model may be known by
     """Return whether ``engine`` at ``version`` (default: the newest examined) loads the model.
 
     The family decides where the tables know it, else the class of the HF configuration, else the GGUF architecture.
+    Where a file's family is only its architecture word, a row of a text model does not speak against its projector.
 
     Raises:
         UsageError: ``version`` is no version.
@@ -101,7 +102,8 @@ def loads(  # noqa: PLR0913 - the words a model may be known by
         if len(answers) > 1:
             answer = replace(answer, reason="; ".join(a.reason for a in answers))
     if answer.verdict in {"supported", "remote_code"}:
-        return answer
+        by_word = family == gguf_architecture and gguf_architecture is not None
+        return replace(answer, vision=True) if by_word else answer
     return replace(answer, alternatives=_alternatives(tables, backends, families))
 
 

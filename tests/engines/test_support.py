@@ -153,3 +153,9 @@ def test_every_row_agrees_with_itself():
 def test_text_architectures_are_not_judged_by_their_vision_relatives(word):
     """A GGUF file is looked up by its own architecture, even where a vision family built on it does not load."""
     assert loads(TABLES, "llama.cpp", gguf_architecture=word).verdict == "supported"
+
+
+def test_a_word_does_not_speak_against_a_projector():
+    """A file called llama by its own header may hold LLaVA; a profile of the text family is text only."""
+    assert loads(TABLES, "llama.cpp", family="llama", gguf_architecture="llama").vision
+    assert not loads(TABLES, "vllm", family="llama").vision

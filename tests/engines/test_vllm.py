@@ -88,6 +88,34 @@ def test_weights_median_error():
 
 
 @pytest.mark.parametrize(
+    ("name", "format_name", "gib", "tolerance"),
+    [
+        ("qwen2.5-vl-72b", "nf4", 38.9697, 0.002),  # vLLM issue 12991
+        ("internvl3-8b", "bf16", 14.8405, 0.003),  # start log of InternVL3-8B-hf, August 2025
+        ("qwen2.5-vl-3b", "bf16", 7.1557, 0.006),  # gpustack issue 2489
+    ],
+)
+def test_further_published_loads(name, format_name, gib, tolerance):
+    """Loads printed in other places: quantised at load with its tower, and plain."""
+    model = load_model(name, None, "hf")
+    found = rank_weights(model, stage=0, n_stages=1, n_ranks=1, format_name=format_name, dtype_bytes=2, vision=True)
+    assert found.total_bytes / GIB == pytest.approx(gib, rel=tolerance)
+
+
+def test_only_experts_are_packed_as_mxfp4():
+    """Attention stays in 16 bit, experts take 17 bytes per 32 elements at an inner width padded to 256."""
+    model = load_model("gpt-oss-20b", None, "hf")
+    packed, plain = (
+        rank_weights(
+            model, stage=0, n_stages=1, n_ranks=1, format_name=word, dtype_bytes=2, vision=False
+        ).language_bytes
+        for word in ("mxfp4", "bf16")
+    )
+    experts = 24 * 32 * 3 * 2880
+    assert plain - packed == experts * 2880 * 2 - (24 * 32 * 2880 * 3072 * 17 // 32) * 3
+
+
+@pytest.mark.parametrize(
     ("model", "language"),
     [
         (b.qwen25vl_7b, 7615616512),
