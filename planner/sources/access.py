@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from planner.sources.remote import DEFAULT_TIMEOUT_S
+from planner.sources.network import DEFAULT_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,8 @@ from urllib.parse import quote, urlsplit
 
 from planner.errors import SourceError
 from planner.sources.json_text import Fields, parse_object
-from planner.sources.remote import Network, RemoteBytes, fetch_small
+from planner.sources.network import Network, fetch_small
+from planner.sources.remote import RemoteBytes
 from planner.units import MIB
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from planner.errors import SourceError
 from planner.sources.bytes import FileBytes, open_file, read_whole
 from planner.sources.json_text import Fields, parse_object
-from planner.sources.remote import Network, RemoteBytes, fetch_small, request
+from planner.sources.network import Network, fetch_small, request
+from planner.sources.remote import RemoteBytes
 from planner.units import MIB
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from planner.sources.access import ACCESS
 from planner.sources.gguf.file import part_names, read_gguf, read_parts
 from planner.sources.gguf.model import model_from_files
 from planner.sources.image_rules import with_mtmd_rule
+from planner.sources.network import Network
 from planner.sources.projectors import embedded_projector, projector_beside
-from planner.sources.remote import Network, RemoteBytes
+from planner.sources.remote import RemoteBytes
 
 if TYPE_CHECKING:
     from planner.model import Model

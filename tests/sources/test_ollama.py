@@ -11,8 +11,8 @@ from sources.range_server import range_server
 
 from planner.errors import SourceError
 from planner.sources import ollama
+from planner.sources.network import Network
 from planner.sources.opening import open_model
-from planner.sources.remote import Network
 
 ONLINE = Network(allowed=True, timeout_s=5.0)
 MODEL = gguf_bytes(*tiny_llama())

@@ -9,8 +9,9 @@ from sources.checkpoints import gguf_bytes, safetensors_bytes, tiny_llama, tiny_
 from sources.range_server import range_server
 
 from planner.errors import SourceError
+from planner.sources.network import Network, check_address, public_address, request
 from planner.sources.opening import open_model
-from planner.sources.remote import Network, RemoteBytes, check_address, public_address, request
+from planner.sources.remote import RemoteBytes
 from planner.sources.safetensors import read_header
 from planner.units import MIB
 
