@@ -48,7 +48,7 @@ def survey(machine: Machine, workload: Workload, *, images_only: bool = False) -
 
     ``images_only``: only models that take images, as when the workload has some.
     """
-    found = [fitting for fitting in _fittings(machine, workload, images_only=images_only or bool(workload.images))]
+    found = list(_fittings(machine, workload, images_only=images_only or bool(workload.images)))
     return sorted(found, key=lambda f: (-f.on_gpu, -f.n_parameters, OFFERED.index(f.quantization), f.model))
 
 

@@ -34,6 +34,7 @@ def survey_screen(machine: Machine, found: Sequence[Fitting]) -> str:
         )
         for fitting in found
     ]
-    table = tabulate(rows, headers=("model", "type", "parameters", "images", "image tokens", "spare"), tablefmt="simple")
+    headers = ("model", "type", "parameters", "images", "image tokens", "spare")
+    table = tabulate(rows, headers=headers, tablefmt="simple")
     title = f"Fit {where} with llama.cpp, context {found[0].context_tokens}, largest first, each in its best file type:"
     return f"{head}{title}\n\n{table}"

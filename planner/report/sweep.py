@@ -13,7 +13,20 @@ from planner.errors import UsageError
 from planner.sweeping import Cell
 from planner.units import GIB, format_bytes
 
-_HEADERS = ("model", "type", "engine", "image", "tokens", "batch", "context", "box", "verdict", "expected", "at most", "spare")
+_HEADERS = (
+    "model",
+    "type",
+    "engine",
+    "image",
+    "tokens",
+    "batch",
+    "context",
+    "box",
+    "verdict",
+    "expected",
+    "at most",
+    "spare",
+)
 _COMPONENTS = ("weights", "kv_cache", "compute", "overhead")
 
 
