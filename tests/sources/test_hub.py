@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 
 import pytest
 from sources.checkpoints import gguf_bytes, safetensors_bytes, tiny_llama, tiny_projector
@@ -177,3 +179,13 @@ def test_places_of_cache_and_token(home):
     assert hub.login_token({"HF_HOME": str(home / "hf")}) == "from-file"
     assert hub.login_token({"HF_HOME": str(home / "hf"), "HF_TOKEN": "env"}) == "env"
     assert hub.login_token({"HF_TOKEN": "two\nlines"}) is None
+
+
+def test_token_of_the_library(home, monkeypatch):
+    """Where huggingface_hub is installed, a login it knows is used; a broken installation is as none."""
+    library = types.ModuleType("huggingface_hub")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", library)
+    assert hub.login_token({"HF_HOME": str(home)}) is None
+    library.get_token = lambda: "from-library"
+    assert hub.login_token({"HF_HOME": str(home)}) == "from-library"
+    assert hub.login_token({"HF_HOME": str(home), "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}) is None
