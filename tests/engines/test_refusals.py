@@ -156,6 +156,9 @@ def test_engines_come_with_their_data(name):
         assert all(i.low_bytes <= i.expected_bytes <= i.high_bytes for i in device.items)
         assert all(i.source and i.formula for i in device.items)
     assert engine.emit(model, load, b.box(48), engine.settings()).command
+    boxed = engine.facts["container"](model, load, b.box(48), engine.settings())
+    assert yaml.safe_load(compose_file(boxed))["services"][name]["image"].endswith(engine.version)
+    assert yaml.safe_load(kubernetes_deployment(boxed))["kind"] == "Deployment"
 
 
 def test_quantisation_at_load_and_packed_checkpoints():

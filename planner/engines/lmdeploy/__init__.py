@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from planner.budget import Budget
+from planner.engines.containers import Container
 from planner.engines.engine import Emitted, Engine, Support
 from planner.engines.lmdeploy.budget import budget
-from planner.engines.lmdeploy.command import emit
+from planner.engines.lmdeploy.command import container, emit
 from planner.engines.lmdeploy.rules import lmdeploy_rules
 from planner.engines.lmdeploy.settings import LmdeploySettings
 from planner.engines.options import options_table
@@ -50,4 +51,15 @@ def lmdeploy_engine(
     def emitted(model: Model, workload: Workload, machine: Machine, settings: LmdeploySettings) -> Emitted:  # noqa: ARG001 - the protocol's
         return emit(model, workload, settings, backend(model, settings), options)
 
-    return Engine(name="lmdeploy", version=at, settings=LmdeploySettings, loads=supported, budget=planned, emit=emitted)
+    def boxed(model: Model, workload: Workload, machine: Machine, settings: LmdeploySettings) -> Container:  # noqa: ARG001 - the protocol's
+        return container(model, workload, settings, backend(model, settings), at, options)
+
+    return Engine(
+        name="lmdeploy",
+        version=at,
+        settings=LmdeploySettings,
+        loads=supported,
+        budget=planned,
+        emit=emitted,
+        facts={"container": boxed},
+    )

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from planner.budget import Budget, Item
+from planner.engines.containers import Container
 from planner.engines.engine import Emitted, Engine, Support
 from planner.engines.llama_cpp.settings import LlamaCppSettings
-from planner.engines.ollama.command import emit
+from planner.engines.ollama.command import container, emit
 from planner.engines.ollama.own_runner import own_runner_budget
 from planner.engines.ollama.server import ServerStart, llama_server_settings, resolved_context
 from planner.engines.ollama.settings import OllamaSettings, ollama_rules
@@ -64,7 +65,18 @@ def ollama_engine(
         num_ctx, _ = resolved_context(model, workload, machine, settings, at)
         return emit(model, workload, settings, options, num_ctx)
 
-    return Engine(name="ollama", version=at, settings=OllamaSettings, loads=supported, budget=planned, emit=emitted)
+    def boxed(model: Model, workload: Workload, machine: Machine, settings: OllamaSettings) -> Container:  # noqa: ARG001 - the protocol's
+        return container(settings, at, options, len(machine.gpus))
+
+    return Engine(
+        name="ollama",
+        version=at,
+        settings=OllamaSettings,
+        loads=supported,
+        budget=planned,
+        emit=emitted,
+        facts={"container": boxed},
+    )
 
 
 def _crossed(model: Model) -> bool:
@@ -93,14 +105,9 @@ def _first(target: object) -> int:
 
 
 def _leaves(found: Budget, target_bytes: int) -> bool:
-    """Whether every GPU keeps the margin; the projector's own bytes are part of the margin, not of what is fitted."""
+    """Whether every GPU keeps the margin: llama-server adds what the projector needs to the target it was handed."""
     gpus = [device for device in found.devices if device.device != "Host"]
-    return all(device.free_bytes - _fitted(device.items) >= target_bytes for device in gpus)
-
-
-def _fitted(items: tuple[Item, ...]) -> int:
-    """Return what ``--fit`` counts: buffers of the text model."""
-    return sum(i.expected_bytes for i in items if i.part == "language" and i.component != "overhead")
+    return all(device.free_bytes - device.expected_bytes >= target_bytes for device in gpus)
 
 
 def _most_layers(at: Callable[[int | None], Budget], most: int, target_bytes: int) -> int:

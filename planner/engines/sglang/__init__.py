@@ -52,7 +52,18 @@ def sglang_engine(
             command=command_line(["python", "-m", "sglang.launch_server", *words]), config=compose_file(boxed)
         )
 
-    return Engine(name="sglang", version=at, settings=SglangSettings, loads=supported, budget=planned, emit=emitted)
+    def boxed(model: Model, workload: Workload, machine: Machine, settings: SglangSettings) -> Container:  # noqa: ARG001 - the protocol's
+        return container(serve_arguments(model, workload, settings, options, rules), settings, at)
+
+    return Engine(
+        name="sglang",
+        version=at,
+        settings=SglangSettings,
+        loads=supported,
+        budget=planned,
+        emit=emitted,
+        facts={"container": boxed},
+    )
 
 
 def serve_arguments(

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from planner.budget import Budget
+from planner.engines.containers import Container
 from planner.engines.engine import Emitted, Engine, Support
 from planner.engines.options import options_table
 from planner.engines.support import SupportTable, loads
 from planner.engines.vllm.budget import budget
-from planner.engines.vllm.command import emit
+from planner.engines.vllm.command import container, emit
 from planner.engines.vllm.rules import VllmRules, vllm_rules
 from planner.engines.vllm.settings import VllmSettings
 from planner.machine import Machine
@@ -45,4 +46,15 @@ def vllm_engine(
     def emitted(model: Model, workload: Workload, machine: Machine, settings: VllmSettings) -> Emitted:  # noqa: ARG001 - the protocol's
         return emit(model, workload, settings, at, options, rules)
 
-    return Engine(name="vllm", version=at, settings=VllmSettings, loads=supported, budget=planned, emit=emitted)
+    def boxed(model: Model, workload: Workload, machine: Machine, settings: VllmSettings) -> Container:  # noqa: ARG001 - the protocol's
+        return container(model, workload, settings, at, options, rules)
+
+    return Engine(
+        name="vllm",
+        version=at,
+        settings=VllmSettings,
+        loads=supported,
+        budget=planned,
+        emit=emitted,
+        facts={"container": boxed},
+    )
