@@ -18,8 +18,9 @@ _UNPINNED = (10.0, 38.4, 39.5)  # 0.12 to 0.19: the release that left sorting is
 _TRITON = (10.0, 16.0, 39.5)  # 0.20: estimated
 _TRITON_V2 = (6.0, 11.0, 39.5)  # 0.33: estimated
 PERSISTENT_V2 = 4.125  # output counts as 32-bit words and the prompt mask as bits
-# factors on the encoder's formula. Before 0.11: 5.6 GiB (7B on 24 GiB, issue gpustack 1800) and 6.9 GiB (32B) are seen
-# where it says 1.8, and 13 GB where it says 17 (MiniCPM-V on 0.5.4). From 0.20: a start log of Qwen3.5-4B on 0.22.0 leaves at most 1.9 GiB where it says 2.1
+# Factors on the encoder's formula. Before 0.11, where it says 1.8 GiB, 5.6 (7B on 24 GiB, gpustack issue 1800) and 6.9
+# (32B) are seen, and 13 where it says 16 (MiniCPM-V on 0.5.4). From 0.20: a start log of Qwen3.5-4B on 0.22.0 leaves at
+# most 1.9 GiB where it says 2.1.
 _ENCODER_OLD = (0.7, 2.0, 4.2)
 _ENCODER_BETWEEN = (0.7, 1.5, 4.2)
 _ENCODER_NEW = (0.7, 1.0, 2.0)
