@@ -96,6 +96,9 @@ def _kinds_of_layers(
     request: GraphRequest, widths: Widths, copied: Mapping[int, int]
 ) -> Counter[tuple[int, int, int, bool]]:
     """Return how many layers there are of each (kind, device, cache's device, whether a weight is on the host)."""
+    if len(request.layer_devices) < len(widths.kinds):  # nobody knows which device holds which layer: all of all
+        places = range(request.backends.n_gpus + 1)
+        return Counter((kind, place, place, True) for kind in widths.kinds for place in places)
     layers = zip(widths.kinds, request.layer_devices, request.cache_devices, strict=False)
     return Counter([(kind, device, cache, i in copied) for i, (kind, device, cache) in enumerate(layers)])
 

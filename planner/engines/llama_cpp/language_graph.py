@@ -47,12 +47,8 @@ def language_graph(request: GraphRequest, layers: Sequence[int] | None = None) -
 
 
 def _known(layer: Layer) -> bool:
-    mixer, ffn = layer.mixer, layer.ffn
-    if isinstance(mixer, CrossAttention):
-        return False
-    if isinstance(mixer, Attention) and mixer.qk_norm == "model":
-        return False
-    return ffn is None or isinstance(ffn, MoeFfn) or ffn.gated
+    mixer = layer.mixer
+    return not isinstance(mixer, CrossAttention) and not (isinstance(mixer, Attention) and mixer.qk_norm == "model")
 
 
 def _unread(b: Build) -> list[str]:
@@ -126,7 +122,7 @@ def _layer(b: Build, layer: Layer, stream: Node, per_layer: Node | None) -> Node
     normed = b.norm(stream, "attn_norm")
     if b.traits.norm_expanded:
         g.expand(normed)
-    if b.traits.parallel:
+    if b.traits.parallel != "no":
         return _parallel_layer(b, layer, normed, stream)
     result = _mixer(b, layer, normed)
     if b.traits.output_rows == "last_layer" and b.layer == b.language.n_layers - 1:
@@ -153,7 +149,10 @@ def _parallel_layer(b: Build, layer: Layer, normed: Node, stream: Node) -> Node:
         attention, stream, normed = (g.get_rows(x, b.output_rows()) for x in (attention, stream, normed))
     if not isinstance(layer.ffn, DenseFfn):
         raise KeyError("a parallel layer with experts")
-    return g.add(g.add(dense_ffn(b, normed, layer.ffn), stream), attention)
+    ffn = dense_ffn(b, normed, layer.ffn)
+    if b.traits.parallel == "ffn_first":
+        return g.add(g.add(ffn, stream), attention)
+    return g.add(g.add(attention, ffn), stream)
 
 
 def _mixer(b: Build, layer: Layer, x: Node) -> Node:

@@ -22,7 +22,7 @@ class GraphTraits:
     ``attention.temperature_scale``. ``score_softcap``: scores without flash attention pass through a tanh.
     ``norm_expanded``: the first norm is computed before anything else of its layer. ``layer_norm``: norms subtract the
     mean. ``attention_sum``, ``ffn_sum``: which operand of the residual sum stands first; ``parallel``: both blocks read
-    the same norm and are added at the end. ``shared_gate``: how the shared expert's gate is computed.
+    the same norm and are added at the end, the one named first. ``shared_gate``: how the shared expert's gate is made.
     ``output_rows``: where the rows that need logits are picked. ``deepstack``: image features are added after the first
     layers. ``embedding_scale``, ``residual_scale``, ``logit_scale``: multiplied even where the file has no such key.
     """
@@ -40,7 +40,7 @@ class GraphTraits:
     layer_norm: bool = False
     attention_sum: Literal["result", "stream"] = "result"
     ffn_sum: Literal["result", "stream"] = "result"
-    parallel: bool = False
+    parallel: Literal["no", "ffn_first", "attention_first"] = "no"
     shared_gate: Literal["sigmoid", "silu_ratio"] = "sigmoid"
     weights_before_experts: bool = False
     dense_beside_experts: bool = False
@@ -69,10 +69,10 @@ class GraphRequest:
     """Everything the engine's worst-case graph depends on. Devices are GPU numbers; the host is ``backends.host``.
 
     ``weights``: device of each stored tensor by name. ``layer_devices``, ``cache_devices``: of each layer, its cache.
-    ``values_transposed``: how the V cache lies; by default transposed where flash attention is off, but ``auto`` lays it
-    out before it settles. ``n_tokens``: of the ubatch; ``n_outputs``: rows of logits asked; ``n_cells``, ``n_window_cells``: of one cache
-    stream; ``n_context``: of one sequence. ``pinned``: norms stay with their layer, as in a real allocation of a fully
-    offloaded model; a measurement without allocation (``--fit``) drops that.
+    ``values_transposed``: how the V cache lies; by default transposed where flash attention is off, but ``auto`` lays
+    it out before it settles. ``n_tokens``: of the ubatch; ``n_outputs``: rows of logits asked; ``n_cells``,
+    ``n_window_cells``: of one cache stream; ``n_context``: of one sequence. ``pinned``: norms stay with their layer, as
+    in a real allocation of a fully offloaded model; a measurement without allocation (``--fit``) drops that.
     """
 
     language: Language

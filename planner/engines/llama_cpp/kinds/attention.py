@@ -182,7 +182,7 @@ def cached_keys(b: Build, mixer: Attention) -> Node:
 
 
 def _cached_values(b: Build, mixer: Attention) -> Node:
-    """Return the value cache as (head, heads, cells, streams); where it lies transposed (cells, heads, head, streams)."""
+    """Return the value cache as (head, heads, cells, streams); transposed it is (cells, heads, head, streams)."""
     cache, h = _value_cache(b, mixer), mixer.value_dim
     width, cells, n_streams = cache.shape[0], cache.shape[1], b.request.n_streams
     if not b.request.transposed:

@@ -87,7 +87,9 @@ class Build:
         normed = self.graph.norm(x, None, word="norm" if self.traits.layer_norm else "rms_norm")
         if layer and pin and self.request.pinned and self._pins_norms():
             normed.device = self.request.layer_devices[self.layer]
-        return self.graph.mul(normed, weight)
+        normed = self.graph.mul(normed, weight)
+        bias = f"blk.{self.layer}.{name}.bias" if layer else f"{name}.bias"
+        return self.graph.add(normed, self.weight(bias)) if bias in self.tensors else normed
 
     def _pins_norms(self) -> bool:
         devices = self.request.layer_devices
