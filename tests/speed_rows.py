@@ -151,4 +151,4 @@ def predict_encode(row: dict[str, Any], table: SpeedTable) -> StageTime:
         weight_bytes=2 * tower["n_weights"],
         attended_patches=tower["attended_patches"],
     )
-    return encode_time(work, row["sequences"], table=table)
+    return encode_time(work, row["sequences"], engine="llama.cpp", table=table)

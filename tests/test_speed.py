@@ -300,10 +300,10 @@ def test_tiles_add_and_windows_save() -> None:
     """An image of eight tiles takes eight times one tile; attention within windows costs less than over all."""
     device = gpu_device(speed_rows.gpu("RTX 4090"), TABLE)
     tower = TowerWork(device=device, n_layers=27, n_embd=1152, n_weights=430_000_000, weight_bytes=860_000_000)
-    one, eight = (encode_time(tower, [1024] * n, table=TABLE).expected_s for n in (1, 8))
+    one, eight = (encode_time(tower, [1024] * n, engine="llama.cpp", table=TABLE).expected_s for n in (1, 8))
     assert math.isclose(eight, 8 * one)
-    windowed = encode_time(replace(tower, attended_patches=64), [16_384], table=TABLE)
-    assert windowed.expected_s < encode_time(tower, [16_384], table=TABLE).expected_s
+    windowed = encode_time(replace(tower, attended_patches=64), [16_384], engine="llama.cpp", table=TABLE)
+    assert windowed.expected_s < encode_time(tower, [16_384], engine="llama.cpp", table=TABLE).expected_s
 
 
 def test_the_cpu_encodes_slower() -> None:
@@ -311,7 +311,10 @@ def test_the_cpu_encodes_slower() -> None:
     host = host_device(Host(total_bytes=GIB, free_bytes=GIB, n_cores=8), TABLE)
     tower = TowerWork(device=host, n_layers=27, n_embd=1152, n_weights=430_000_000, weight_bytes=860_000_000)
     on_gpu = replace(tower, device=gpu_device(speed_rows.gpu("RTX 2060"), TABLE))
-    assert encode_time(tower, [1024], table=TABLE).expected_s > encode_time(on_gpu, [1024], table=TABLE).expected_s
+    assert (
+        encode_time(tower, [1024], engine="llama.cpp", table=TABLE).expected_s
+        > encode_time(on_gpu, [1024], engine="llama.cpp", table=TABLE).expected_s
+    )
 
 
 def test_unknown_rates_are_assumed_and_wide() -> None:

@@ -7,6 +7,7 @@ figures (``docs/speed.md``).
 from planner.speed.decode import DecodeWork, decode_time
 from planner.speed.encode import TowerWork, encode_flops, encode_time
 from planner.speed.loading import image_decode_time, link_bytes_per_s, load_time
+from planner.speed.plan import PlanSpeed, plan_speed
 from planner.speed.prefill import PrefillWork, pipeline_speedup, prefill_flops, prefill_time
 from planner.speed.stage import StageTime, in_sequence, stage
 from planner.speed.table import Constants, Device, DeviceClass, EngineFactors, SpeedTable, gpu_device, host_device
@@ -17,6 +18,7 @@ __all__ = [
     "Device",
     "DeviceClass",
     "EngineFactors",
+    "PlanSpeed",
     "PrefillWork",
     "SpeedTable",
     "StageTime",
@@ -31,6 +33,7 @@ __all__ = [
     "link_bytes_per_s",
     "load_time",
     "pipeline_speedup",
+    "plan_speed",
     "prefill_flops",
     "prefill_time",
     "stage",

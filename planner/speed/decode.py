@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from planner.speed.stage import StageTime, in_sequence, stage
 from planner.speed.table import engine_factors, spread_of
@@ -11,10 +11,9 @@ from planner.speed.table import engine_factors, spread_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from planner.speed.table import Device, EngineFactors, SpeedTable
+    from planner.speed.table import Device, EngineFactors, Link, SpeedTable
 
 _LINK_SPREAD = 1.5
-Link = Literal["direct", "host"]  # NVLink or peer to peer over PCI Express; staged through host memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

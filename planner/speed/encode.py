@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from planner.speed.stage import StageTime, stage
-from planner.speed.table import spread_of
+from planner.speed.table import engine_factors, spread_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,18 +32,22 @@ def encode_flops(work: TowerWork, n_patches: int) -> float:
     return 2.0 * work.n_weights * n_patches + 4.0 * n_patches * seen * work.n_embd * work.n_layers
 
 
-def encode_time(work: TowerWork, sequences: Sequence[int], *, table: SpeedTable) -> StageTime:
+def encode_time(work: TowerWork, sequences: Sequence[int], *, engine: str, table: SpeedTable) -> StageTime:
     """Return the seconds to encode images.
 
     Args:
         work: the tower and its device.
         sequences: patches of each sequence that the tower sees (a tile or a whole image).
+        engine: its name.
         table: the factors.
     """
     device, kind = work.device, work.device.kind
+    factors = engine_factors(engine, table)
+    reached = device.matrix_flops * min(1.0, kind.encode_share * factors.encode_gain)
     parts = {
-        "arithmetic": sum(encode_flops(work, n) for n in sequences) / (device.matrix_flops * kind.encode_share),
+        "arithmetic": sum(encode_flops(work, n) for n in sequences) / reached,
         "weights over memory": work.weight_bytes * len(sequences) / (device.bandwidth * kind.bandwidth_share),
         "layer launches": work.n_layers * kind.layer_s * len(sequences),
     }
-    return stage("encode", parts, spread_of(device, kind.encode_spread, table), device.basis, kind.source)
+    spread = spread_of(device, max(kind.encode_spread, factors.encode_spread), table)
+    return stage("encode", parts, spread, device.basis if factors.encode_gain == 1 else "assumed", kind.source)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from planner.budget import Basis
     from planner.machine import Gpu, Host
+
+# NVLink or peer to peer over PCI Express; staged through host memory
+Link = Literal["direct", "host"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,7 @@ class DeviceClass:
     quantized_matrix_share: float
     matrix_per_fp32: float | None  # rate of matrix units with FP16 accumulation, in multiples of FP32
     encode_share: float
+    rank_link: Link  # how ranks of tensor parallelism reach each other where nothing is known about the board
     decode_spread: float
     prefill_spread: float
     encode_spread: float
@@ -51,6 +55,8 @@ class EngineFactors:
     overlapped: bool
     kv_traffic: float
     kv_repeated: bool  # keys and values are copied out to every query head
+    encode_gain: float  # how many times faster its vision towers are than llama.cpp's
+    encode_spread: float  # least spread of that stage
     spread: float
     basis: Basis
     source: str
