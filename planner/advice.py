@@ -44,6 +44,9 @@ class Plan:
     alternatives: tuple[Plan, ...] = ()
 
 
+_COUNT_WITHOUT_LAYERS = frozenset({"llama.cpp", "ollama"})  # exact weights, and a budget that says what is unknown
+
+
 def judge(engine: Engine, model: Model, workload: Workload, machine: Machine, settings: object) -> Plan:
     """Return the verdict on exactly these settings: first whether the engine loads the model, then the bytes."""
     plan = Plan(
@@ -58,6 +61,8 @@ def judge(engine: Engine, model: Model, workload: Workload, machine: Machine, se
     support = engine.loads(model)
     if support.verdict == "unsupported":
         return replace(plan, verdict="will_not_load", reasons=_support_reasons(support))
+    if engine.name not in _COUNT_WITHOUT_LAYERS and (unread := _unread(model)):
+        return replace(plan, reasons=(*_support_reasons(support), unread))
     budget = engine.budget(model, workload, machine, settings)
     verdict, reasons = _verdict(budget, workload)
     if support.verdict == "unknown" and verdict == "fits":
@@ -71,6 +76,13 @@ def judge(engine: Engine, model: Model, workload: Workload, machine: Machine, se
         reasons=reasons,
         emitted=engine.emit(model, workload, machine, settings),
     )
+
+
+def _unread(model: Model) -> str:
+    """Return why nothing can be computed for ``model``: its layers are not known. Empty where they are."""
+    if model.language.layers or model.measurements:
+        return ""
+    return f"Nothing is computed: {model.language.facts.get('unknown', 'its layers are not known')}."
 
 
 def _support_reasons(support: Support) -> tuple[str, ...]:

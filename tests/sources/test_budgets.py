@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 from gguf_headers import headers, read_bytes
 from sources.configurations import CONFIGURATIONS
-from sources.test_hf import folder
+from sources.test_hf import TINY, folder
 
+from planner.advice import judge
 from planner.catalog.engines import load_engine
 from planner.catalog.models import load_model
 from planner.machine import Gpu, Host, Machine
@@ -72,3 +73,14 @@ def test_folder_of_a_serving_engine_equals_the_profile(tmp_path):
     budgets = [engine.budget(model, WORKLOAD, MACHINE, engine.settings()) for model in (ours, profile)]
     assert budgets[0].devices == budgets[1].devices
     assert budgets[0].image_tokens == budgets[1].image_tokens
+
+
+@pytest.mark.parametrize("engine", ["llama.cpp", "ollama", "transformers", "vllm", "sglang", "lmdeploy"])
+def test_layers_that_are_not_known_never_fit(tmp_path, engine):
+    """A folder whose layers no data explains is judged unknown by every engine, with the reason, on any machine."""
+    config = {**TINY, "model_type": "brandnew", "mamba_d_state": 16, "architectures": ["BrandNewForCausalLM"]}
+    model = open_model(str(folder(tmp_path / "m", config)), engine=engine)
+    chosen = load_engine(engine)
+    plan = judge(chosen, model, Workload(context_tokens=256), MACHINE, chosen.settings())
+    assert plan.verdict == "unknown"
+    assert any("brandnew" in reason for reason in plan.reasons)
