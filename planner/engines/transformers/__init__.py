@@ -9,6 +9,7 @@ from planner.budget import Budget
 from planner.engines.engine import Emitted, Engine, Support
 from planner.engines.support import SupportTable, loads
 from planner.engines.transformers.budget import TransformersData, budget, device_limits
+from planner.engines.transformers.budget import supported as possible
 from planner.engines.transformers.forms import forms_of
 from planner.engines.transformers.settings import TransformersSettings
 from planner.engines.transformers.snippet import emit
@@ -44,6 +45,8 @@ def transformers_engine(
         return budget(data, model, workload, machine, settings)
 
     def emitted(model: Model, workload: Workload, machine: Machine, settings: TransformersSettings) -> Emitted:
+        form = data.forms.of(model.architecture_class, model.vision.tower if model.vision else None)
+        settings = possible(settings, form)
         limits = device_limits(data, model, machine, settings)
         remote = supported(model).verdict == "remote_code"
         return emit(model, workload, settings, limits, remote_code=remote)

@@ -12,9 +12,9 @@ from typing import Literal
 from planner.engines.transformers.prefill import Prefill
 from planner.engines.transformers.quantities import heads_of
 from planner.engines.transformers.settings import AttentionImplementation
-from planner.model import Attention, Layer
+from planner.model import Attention, LatentAttention, Layer
 
-Path = Literal["flash", "efficient", "math", "eager", "fa2"]
+Path = Literal["flash", "efficient", "masked", "math", "eager", "fa2"]
 FLASH_MAX_HEAD = 256
 
 
@@ -25,9 +25,11 @@ def attention_path(p: Prefill, layer: Layer, implementation: AttentionImplementa
     if implementation == "flash_attention_2":
         return "fa2"
     if has_mask(p, layer):
-        return "efficient"  # keys and values are repeated to all heads beforehand
+        return "masked"  # keys and values are repeated to all heads beforehand
     n_heads, n_kv_heads, dim = heads_of(layer)
-    if p.element_bytes == 2 and dim <= FLASH_MAX_HEAD:
+    if dim > FLASH_MAX_HEAD or isinstance(layer.mixer, LatentAttention):
+        return "efficient"  # repeated here, too: no kernel takes grouped heads of that size
+    if p.element_bytes == 2:
         return "flash"
     return "math" if n_heads != n_kv_heads else "efficient"
 

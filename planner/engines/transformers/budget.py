@@ -10,11 +10,11 @@ that is more). What sliding windows will cut at the first decode step stands as 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner.budget import Budget, DeviceBudget, ImageTokens
 from planner.engines.transformers.device_map import DISK, Placement, balanced_limits, place
-from planner.engines.transformers.forms import Forms
+from planner.engines.transformers.forms import ClassForm, Forms
 from planner.engines.transformers.items import Call, device_items, host_items
 from planner.engines.transformers.peak import Share
 from planner.engines.transformers.prefill import prefill_of
@@ -47,6 +47,7 @@ def budget(
     """
     images = images_of(model, workload, settings)
     form = data.forms.of(model.architecture_class, model.vision.tower if model.vision else None)
+    asked, settings = settings, supported(settings, form)
     parts = part_weights(model, settings, form)
     if not parts:
         return Budget(devices=(), image_tokens=images, unknown=(f"{model.name}: the number of parameters is unknown",))
@@ -58,9 +59,20 @@ def budget(
         devices=_devices(call, all_pieces, placement, machine, data.overhead),
         image_tokens=images,
         settings=_shown(settings, placement, all_pieces),
-        notes=_notes(call, workload),
+        notes=(*_replaced(asked, settings), *_notes(call, workload)),
         refusals=_refusals(call, placement, all_pieces),
     )
+
+
+def supported(settings: TransformersSettings, form: ClassForm) -> TransformersSettings:
+    """Return settings with the attention that the modelling class has, where it has only one."""
+    return settings if form.only is None else replace(settings, attn_implementation=form.only)
+
+
+def _replaced(asked: TransformersSettings, settings: TransformersSettings) -> tuple[str, ...]:
+    if asked.attn_implementation == settings.attn_implementation:
+        return ()
+    return (f"this model has no {asked.attn_implementation} attention; {settings.attn_implementation} is planned",)
 
 
 def device_limits(

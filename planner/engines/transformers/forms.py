@@ -42,6 +42,7 @@ class ClassForm:
     tower: tuple[Moment, ...] = ()
     tower_holds_prompt: bool = True
     tower_ff: Literal["own", "language"] = "own"  # whose width the tower's feed-forward blocks have
+    only: Literal["eager"] | None = None  # the one attention implementation the class has
     eager: str = "eager"
     experts: str = "grouped"
     held: Terms = field(default_factory=dict)

@@ -18,7 +18,8 @@ def layer_cache_bytes(  # noqa: PLR0911 - one return per kind of layer
 
     Full attention: 2·Hkv·d per token. Sliding: the last window - 1 tokens count, though until the first decode step
     the views keep the whole prompt alive (``whole_window``). Chunked: the same with the chunk. Cross-attention: the
-    tower's output, whatever the text. Latent attention: expanded keys and values. Linear attention and state spaces:
+    tower's output, whatever the text. Latent attention: the compressed row, or (modelling code that comes
+    with the checkpoint) expanded keys and values. Linear attention and state spaces:
     their state in 32 bit. A layer that reads another layer's cache has none.
     """
     mixer = layer.mixer
@@ -31,7 +32,8 @@ def layer_cache_bytes(  # noqa: PLR0911 - one return per kind of layer
         case CrossAttention():
             return 2 * p.n_batch * p.n_cross_tokens * mixer.n_kv_heads * mixer.head_dim * p.element_bytes
         case LatentAttention():
-            width = mixer.n_heads * (mixer.nope_dim + mixer.rope_dim + mixer.value_dim)
+            expanded = mixer.n_heads * (mixer.nope_dim + mixer.rope_dim + mixer.value_dim)
+            width = mixer.kv_lora_rank + mixer.rope_dim if p.form.known else expanded
             return p.n_batch * n_tokens * width * p.element_bytes
         case GatedDeltaNet():
             state = mixer.n_value_heads * mixer.head_dim**2 * 4

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from planner.engines.transformers.attention import attention_path, mask_bytes
 from planner.engines.transformers.forms import Forms, Moment, Terms, Width
 from planner.engines.transformers.kv_cache import held_cache_bytes
+from planner.engines.transformers.mixer_quantities import MIXERS
 from planner.engines.transformers.prefill import Prefill
 from planner.engines.transformers.quantities import LANGUAGE, Quantity
 from planner.engines.transformers.settings import AttentionImplementation
 from planner.engines.transformers.tower_quantities import TOWER
-from planner.model import Attention, CrossAttention, DenseFfn, LatentAttention, Layer, MoeFfn
+from planner.model import Attention, CrossAttention, DenseFfn, GatedDeltaNet, LatentAttention, Layer, MoeFfn
 
-QUANTITIES: Mapping[str, Quantity] = {quantity.__name__: quantity for quantity in (*LANGUAGE, *TOWER)}
+QUANTITIES: Mapping[str, Quantity] = {quantity.__name__: quantity for quantity in (*LANGUAGE, *MIXERS, *TOWER)}
+_OTHER_MIXERS: Mapping[type, str] = {LatentAttention: "latent", GatedDeltaNet: "delta"}
 FIXED_WIDTHS: Mapping[Width, int] = {"f32": 4, "i64": 8, "i32": 4, "bool": 1}
 
 
@@ -134,7 +136,7 @@ def _lists(p: Prefill, layer: Layer) -> Iterator[str]:
     elif isinstance(mixer, CrossAttention):
         yield "cross"
     else:
-        yield "latent" if isinstance(mixer, LatentAttention) else "state"
+        yield _OTHER_MIXERS.get(type(mixer), "state")
     if isinstance(layer.ffn, DenseFfn):
         yield "fused" if layer.ffn.fused else "dense"
     elif isinstance(layer.ffn, MoeFfn):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from planner.engines.transformers.prefill import Prefill
-from planner.model import Attention, CrossAttention, DenseFfn, Layer, MoeFfn
+from planner.model import Attention, CrossAttention, DenseFfn, LatentAttention, Layer, MoeFfn
 from planner.units import align
 
 Quantity = Callable[[Prefill, Layer], int]
@@ -22,6 +22,8 @@ def heads_of(layer: Layer) -> tuple[int, int, int]:
         return mixer.n_heads, mixer.n_kv_heads, mixer.key_dim
     if isinstance(mixer, CrossAttention):
         return mixer.n_heads, mixer.n_kv_heads, mixer.head_dim
+    if isinstance(mixer, LatentAttention):
+        return mixer.n_heads, mixer.n_heads, mixer.nope_dim + mixer.rope_dim
     return 0, 0, 0
 
 
@@ -61,11 +63,6 @@ def scores(p: Prefill, layer: Layer) -> int:
 def score_rows(p: Prefill, layer: Layer) -> int:
     """One element per row of scores: N·H."""
     return p.n_rows * heads_of(layer)[0]
-
-
-def layer_scores(p: Prefill, layer: Layer) -> int:
-    """Scores of this layer's attention, over the text or over the tower's output."""
-    return cross_scores(p, layer) if isinstance(layer.mixer, CrossAttention) else scores(p, layer)
 
 
 def mask(p: Prefill, _: Layer) -> int:
@@ -109,6 +106,8 @@ def batch_rope(p: Prefill, layer: Layer) -> int:
 
 
 def _rope_dim(p: Prefill, layer: Layer) -> int:
+    if isinstance(layer.mixer, LatentAttention):
+        return layer.mixer.rope_dim
     dim = heads_of(layer)[2]
     return dim or max((heads_of(other)[2] for other in p.language.layers), default=0)
 
@@ -188,32 +187,6 @@ def every_ff(p: Prefill, layer: Layer) -> int:
     return experts(p, layer) * (layer.ffn.n_ff_expert if isinstance(layer.ffn, MoeFfn) else 0)
 
 
-def cross_mask(p: Prefill, _: Layer) -> int:
-    """The mask of cross-attention: N positions by the tower's output."""
-    return p.n_rows * p.n_cross_tokens
-
-
-def aligned_cross_mask(p: Prefill, _: Layer) -> int:
-    """Its copy where the rows are no multiple of 16 elements."""
-    return p.n_rows * align(p.n_cross_tokens, 16) if p.n_cross_tokens % 16 else 0
-
-
-def cross_scores(p: Prefill, layer: Layer) -> int:
-    """Scores of cross-attention over all heads."""
-    return cross_mask(p, layer) * heads_of(layer)[0]
-
-
-def cross_repeated(p: Prefill, layer: Layer) -> int:
-    """Keys and values of cross-attention copied out to all query heads."""
-    n_heads, _, dim = heads_of(layer)
-    return 2 * p.n_batch * p.n_cross_tokens * n_heads * dim
-
-
-def cross_embd(p: Prefill, _: Layer) -> int:
-    """The tower's output at the language model's width."""
-    return p.n_batch * p.n_cross_tokens * p.language.n_embd
-
-
 def images(p: Prefill, _: Layer) -> int:
     """Images of the whole batch."""
     return p.n_batch * p.n_images
@@ -247,7 +220,6 @@ LANGUAGE: tuple[Quantity, ...] = (
     repeated,
     scores,
     score_rows,
-    layer_scores,
     mask,
     aligned_mask,
     causal,
@@ -270,11 +242,6 @@ LANGUAGE: tuple[Quantity, ...] = (
     shared_embd,
     every_embd,
     every_ff,
-    cross_mask,
-    aligned_cross_mask,
-    cross_scores,
-    cross_repeated,
-    cross_embd,
     images,
     token_images,
     image_tokens,

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import prod
 
 from planner.budget import Basis, Part
 from planner.engines.linears import layer_parts
 from planner.engines.transformers.forms import ClassForm
 from planner.engines.transformers.quantities import heads_of
 from planner.engines.transformers.settings import TransformersSettings
+from planner.errors import VlplanError
 from planner.model import DenseFfn, Language, Layer, Model, MoeFfn, Parameters
+from planner.tensors import language_tensors, vision_tensors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +63,8 @@ def part_weights(model: Model, settings: TransformersSettings, form: ClassForm) 
         n_linear, n_rows, known = linears[part]
         n_linear = min(n_linear, n_elements)
         buffers = buffer_bytes(model, form) + wide_router_bytes(model, settings, form) if part == "language" else 0
-        basis: Basis = "exact" if settings.load_in is None or known else "modelled"
+        counted_exactly = settings.load_in is None or known
+        basis: Basis = "exact" if counted_exactly and model.parameters is not None else "modelled"
         found.append(
             PartWeights(
                 part=part,
@@ -114,7 +118,20 @@ def parameters_of(model: Model) -> Parameters | None:
         width = 4 if "f32" in stored.formats and len(stored.formats) == 1 else 2
         parts = {part: getattr(stored, f"{part}_bytes") // width for part in ("language", "vision", "projector")}
         return Parameters(total=sum(parts.values()), **parts)
-    return None
+    return _from_shapes(model)
+
+
+def _from_shapes(model: Model) -> Parameters | None:
+    """Return the count of the tensors that the model's shapes imply, None where a part's tensors are not known."""
+    try:
+        language = sum(prod(shape) for _, shape in language_tensors(model.language))
+        towers = vision_tensors(model.vision, model.language.n_embd) if model.vision else ()
+    except VlplanError:
+        return None
+    if model.vision is not None and not towers:
+        return None
+    vision = sum(tensor.n_elements for tensor in towers)
+    return Parameters(total=language + vision, language=language, vision=vision)
 
 
 def _as_stored(model: Model) -> tuple[PartWeights, ...]:
