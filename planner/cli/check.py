@@ -36,9 +36,9 @@ def command(  # noqa: PLR0913 - options
     A command line stands after '--': vlplan check --gpu 24GiB -- llama-server -m model.gguf -c 8192. The exit code
     is 0 when everything fits, 3 when something does not fit or will not load, 4 when it fits only with changes.
     """
-    from planner.checking import check_line  # noqa: PLC0415 - help needs none of this
     from planner.deployment.command_line import read_command_line  # noqa: PLC0415
     from planner.deployment.documents import Named, read_deployments  # noqa: PLC0415
+    from planner.questions.check import check_line  # noqa: PLC0415 - help needs none of this
     from planner.report.check import render  # noqa: PLC0415
 
     if not what:

@@ -38,7 +38,7 @@ def command(model: str, *, explain: bool, as_json: bool, **given: Any) -> int:  
     plan = judge(deployment.engine, deployment.model, deployment.workload, deployment.machine, deployment.settings)
     code = show(plan, as_json=as_json, explain=explain)
     if explain and not as_json:
-        from planner.explaining import explain as why  # noqa: PLC0415 - only when asked
+        from planner.questions.explain import explain as why  # noqa: PLC0415 - only when asked
         from planner.report.explanation import peaks_screen  # noqa: PLC0415
 
         click.echo("\n" + peaks_screen(why(deployment.engine, plan)))

@@ -37,7 +37,7 @@ def command(model: str, *, dimensions: tuple[str, ...], as_json: bool, **given: 
     Everything not asked for stays as the other options say. Each answer is tight: the next step up is shown failing.
     """
     from planner.deployment import parse_request  # noqa: PLC0415 - help needs none of this
-    from planner.inverse import find_limits  # noqa: PLC0415
+    from planner.questions.limits import find_limits  # noqa: PLC0415
     from planner.report.limits import limits_mapping, limits_screen  # noqa: PLC0415
 
     machine = chosen_machine(given["machine_file"], given["gpus"], given["ram"])

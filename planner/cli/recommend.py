@@ -52,7 +52,7 @@ def command(
     MODEL is a profile's name or alias, a GGUF file, a folder, a hub id or ollama:name:tag. Without MODEL: which models
     of the catalogue fit here, best first.
     """
-    from planner.comparing import recommend_any  # noqa: PLC0415 - help needs none of this
+    from planner.questions.compare import recommend_any  # noqa: PLC0415 - help needs none of this
 
     machine = chosen_machine(given["machine_file"], given["gpus"], given["ram"])
     if model is None:
@@ -64,8 +64,8 @@ def command(
 
 def _survey(machine: Machine, *, as_json: bool, **given: Any) -> int:  # noqa: ANN401
     from planner.deployment import parse_images  # noqa: PLC0415 - only without a model
+    from planner.questions.survey import survey  # noqa: PLC0415
     from planner.report.survey import survey_mapping, survey_screen  # noqa: PLC0415
-    from planner.surveying import survey  # noqa: PLC0415
     from planner.workload import Workload  # noqa: PLC0415
 
     asked = given["engine"] or "llama.cpp"

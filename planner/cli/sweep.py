@@ -15,7 +15,7 @@ from planner.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
     from planner.machine import Machine
-    from planner.sweeping import Cell, Grid
+    from planner.questions.sweep import Cell, Grid
 
 
 @click.command(name="sweep")
@@ -39,8 +39,8 @@ def command(models: tuple[str, ...], *, output: str, path: str | None, **given: 
 
     The output is deterministic, so that it can be committed and compared. Without --gpu, this machine.
     """
+    from planner.questions.sweep import Grid  # noqa: PLC0415
     from planner.report.sweep import render  # noqa: PLC0415 - help needs none of this
-    from planner.sweeping import Grid  # noqa: PLC0415
 
     grid = Grid(
         models=models,
@@ -72,7 +72,7 @@ def _machines(gpus: tuple[str, ...], ram: str | None) -> tuple[tuple[str, Machin
 
 def _cells(grid: Grid) -> list[Cell]:
     """Return all cells, with a progress bar on a terminal's stderr."""
-    from planner.sweeping import sweep  # noqa: PLC0415 - help needs none of this
+    from planner.questions.sweep import sweep  # noqa: PLC0415 - help needs none of this
 
     if not sys.stderr.isatty():
         return list(sweep(grid))

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
-from planner.checking import Check
+from planner.questions.check import Check
 from planner.report.answer import answer
 from planner.report.screen import plan_screen
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from planner.engines.engine import DevicePeak
-from planner.explaining import SHOWN_TENSORS, Explanation, Remedy
+from planner.questions.explain import SHOWN_TENSORS, Explanation, Remedy
 from planner.units import format_bytes
 
 

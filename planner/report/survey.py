@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from planner.machine import Machine
-from planner.surveying import Fitting
+from planner.questions.survey import Fitting
 from planner.units import format_bytes
 
 

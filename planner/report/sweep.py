@@ -10,7 +10,7 @@ from dataclasses import asdict, fields
 from html import escape
 
 from planner.errors import UsageError
-from planner.sweeping import Cell
+from planner.questions.sweep import Cell
 from planner.units import GIB, format_bytes
 
 _HEADERS = (

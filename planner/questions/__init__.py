@@ -1,0 +1,1 @@
+"""What users ask beyond one plan: limits, gates, comparisons, grids, surveys, explanations."""
