@@ -184,6 +184,7 @@ PROJECTORS: dict[str, Callable[[Vision, int], Entries]] = {
     "glm4v": _convolving_merger,
     "idefics3": _shuffled_matrix,
     "kimivl": _normed_merger,
+    "kimik25": _normed_merger,
     "lfm2": _narrow_mlp,
     "deepseekocr": _framed_matrix,
     "deepseekocr2": _parted_matrix,

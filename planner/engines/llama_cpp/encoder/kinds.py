@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from planner.engines.llama_cpp.encoder import audio, blocks, patches, projectors, resamplers, sam
+from planner.engines.llama_cpp.encoder import audio, blocks, convolutional, patches, projectors, resamplers, sam
 from planner.engines.llama_cpp.encoder.tower import Tower, fact_of, number_of
 from planner.engines.llama_cpp.graph import Node
 from planner.errors import SourceError
@@ -68,6 +68,9 @@ _FUNCTIONS: tuple[StageFunction, ...] = (
     sam.window_tower,
     sam.tiled_tower,
     sam.queried_tower,
+    convolutional.staged_tower,
+    convolutional.depthwise_projector,
+    convolutional.pooling_projector,
     audio.spectrum_convolutions,
     audio.chunk_convolutions,
     audio.frame_convolutions,

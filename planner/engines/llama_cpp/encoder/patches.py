@@ -121,6 +121,9 @@ def _resized(tower: Tower, table: Node) -> Node:
 def _resized_grid(tower: Tower, table: Node) -> Node:
     """Return a table stored as (n_embd, width, height) interpolated to the picture's grid."""
     g = tower.graph
+    if table.shape[2] == 1:  # described as one row per position
+        side = int(table.shape[1] ** 0.5)
+        table = g.reshape(table, table.shape[0], side, side)
     if (tower.columns, tower.rows) == (table.shape[1], table.shape[2]):
         return g.cont(table, tower.n_embd, tower.n_patches)
     x = ops.interpolate(g, g.permute(table, 2, 1, 0, 3), tower.rows, tower.columns, tower.n_embd)

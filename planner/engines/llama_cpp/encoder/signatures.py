@@ -10,12 +10,17 @@ from planner.engines.llama_cpp.encoder.kinds import EncoderKind
 from planner.engines.llama_cpp.encoder.tower import fact_of
 from planner.model import Vision
 
-_NAME = re.compile(r"(?:[va]\.blk|v\.deepstack)\.(\d+)\.")
+_NAME = re.compile(r"(?:[va]\.blk|v\.deepstack)\.(\d+)\.(?!\d)")
 
 
 def block_signatures(vision: Vision, kind: EncoderKind) -> list[Hashable]:
-    """Return one value per block that runs: its stored tensors, its mask, and what its number alone means."""
+    """Return one value per block that runs: its stored tensors, its mask, and what its number alone means.
+
+    Nothing for towers that have no such blocks.
+    """
     stored = _stored_by_block(vision)
+    if not stored:
+        return []
     kept, listed = kept_layers(vision), _listed(vision)
     return [
         (tuple(stored.get(n, ())), is_masked(vision, n, kind.masks), n in kept, n + 1 in kept, n in listed)

@@ -15,7 +15,7 @@ from planner.model import Tensor, Vision
 from planner.quantization import FORMATS, row_bytes, tensor_bytes
 from planner.units import align
 
-_BLOCK = re.compile(r"v\.blk\.(\d+)\.")
+_BLOCK = re.compile(r"v\.blk\.(\d+)\.(?!\d)")  # not the staged blocks of convolutional towers
 _AUDIO = ("a.", "mm.a.")
 _SCALARS = (".input_max", ".input_min", ".output_max", ".output_min")  # read as numbers, not loaded
 _BOTH_TOWERS = frozenset(
