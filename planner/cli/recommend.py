@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="What to put first among plans that fit.",
 )
+@click.option("--also", multiple=True, metavar="MODEL", help="A further model on the same box. Repeat for several.")
 @click.option("--compare", is_flag=True, help="Ask every engine, and show one row for each.")
 @click.option("--explain", is_flag=True, help="Show every formula with its numbers and source.")
 @json_option
@@ -42,6 +43,7 @@ def command(
     model: str | None,
     *,
     prefer: Any,  # noqa: ANN401 - click's own values
+    also: tuple[str, ...],
     compare: bool,
     explain: bool,
     as_json: bool,
@@ -58,6 +60,12 @@ def command(
     if model is None:
         return _survey(machine or this_machine(), as_json=as_json, **given)
     data = request_data(model, **given)
+    if also:
+        from planner.questions.share import share  # noqa: PLC0415 - only with several models
+
+        requests = [data, *({**data, "model": other} for other in also)]
+        plans = share(requests, prefer=prefer, machine=machine or this_machine())
+        return max(show(plan, as_json=as_json, explain=explain) for plan in plans)
     plan = recommend_any(data, prefer=prefer, machine=machine, detect=this_machine, compare=compare)
     return show(plan, as_json=as_json, explain=explain)
 

@@ -129,9 +129,7 @@ def _judged(asked: Deployment, machine: Machine) -> tuple[str, str, Budget | Non
     support = asked.engine.loads(asked.model)
     if support.verdict == "unsupported":
         return "will_not_load", support.reason, None
-    budget = recommend_placement(
-        asked.engine, asked.model, asked.workload, machine, asked.settings, asked.given
-    )
+    budget = recommend_placement(asked.engine, asked.model, asked.workload, machine, asked.settings, asked.given)
     if budget.refusals:
         return "will_not_load", budget.refusals[0], budget
     shortage = context_shortage(budget.image_tokens, asked.workload)
