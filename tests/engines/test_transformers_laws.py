@@ -64,6 +64,23 @@ def test_eager_and_wider_types_need_more(name):
     assert running(name, prompt=4000, attn_implementation="flash_attention_2") <= sdpa
 
 
+def test_quantised_linears_unpack_as_they_run():
+    """The nf4 budget has room for the largest matrix in 16 bit: 18944 x 3584 x 2 bytes in a 7B model."""
+    model, chosen = load_model("qwen2.5-vl-7b", None, "hf"), TransformersSettings(load_in="nf4")
+    found = engine().budget(model, Workload(prompt_tokens=64), BIG, chosen).devices[0].items
+    assert [item.high_bytes for item in found if "unpacked" in item.formula] == [18944 * 3584 * 2]
+
+
+def test_cache_grows_as_published():
+    """36 layers, 8 KV heads of 128 in bf16: 8192 tokens more are 1152 MiB more, as published for an 8B text model."""
+    model = load_model("qwen3-vl-8b", None, "hf")
+    sizes = []
+    for prompt in (6144 + 2048, 14336 + 2048):
+        workload = Workload(prompt_tokens=prompt, answer_tokens=0, context_tokens=1)
+        sizes.append(component(engine().budget(model, workload, BIG, TransformersSettings()), "kv_cache"))
+    assert sizes[1] - sizes[0] == (17963 - 16811) * 2**20
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_bounds_are_ordered(name):
     """Every item has low <= expected <= high, a formula and a source."""

@@ -11,7 +11,7 @@ from planner.engines.transformers.kv_cache import decode_step_bytes, held_cache_
 from planner.engines.transformers.peak import Peak, Share, prefill_peak, tower_peaks
 from planner.engines.transformers.prefill import Prefill
 from planner.engines.transformers.settings import TransformersSettings
-from planner.engines.transformers.weights import PartWeights, Piece
+from planner.engines.transformers.weights import PartWeights, Piece, ffn_width
 from planner.memory.overhead import Overhead
 from planner.model import Model
 from planner.units import GIB, MIB
@@ -19,7 +19,7 @@ from planner.workload import Workload
 
 ALLOCATOR_HIGH = 0.10  # of what is not weights: segments that hold pieces too small for the next request
 ALLOCATOR_EXPECTED = 0.05
-QUANTIZED_SPREAD = 0.02
+QUANTIZED_SPREAD = 0.01
 SOURCE = "transformers 5.23.0, torch 2.13"
 
 
@@ -46,6 +46,8 @@ def device_items(call: Call, mine: list[Piece], guests: list[Piece], overhead: O
     items = [*weight_items(call, mine), *running_items(call, share)]
     if guests:
         items.append(_guest_item(guests))
+    if call.settings.load_in is not None:
+        items.append(_unpacking_item(call))
     working = sum(item.expected_bytes for item in items if item.component != "weights")
     return (*items, _allocator_item(working), _context_item(overhead))
 
@@ -170,6 +172,34 @@ def _share(mine: Iterable[Piece]) -> Share:
 def _guest_item(guests: list[Piece]) -> Item:
     largest = max(piece.n_bytes for piece in guests)
     return _plain("overhead", largest, "modelled", "the largest module kept in host memory, copied here to run")
+
+
+def unpacking_bytes(call: Call) -> int:
+    """Return what bitsandbytes needs beside its weights while one linear runs over a whole prompt.
+
+    nf4: the largest matrix in the model's dtype, h x width x bytes. int8: the 32-bit result N x width x 4 and the rounded
+    input N x h. Source: bitsandbytes ``autograd/_functions.py`` (``MatMul4Bit``, ``MatMul8bitLt``).
+    """
+    p = call.prefill
+    width = max((ffn_width(layer) for layer in p.language.layers), default=0)
+    if call.settings.load_in == "int8":
+        return p.n_rows * (4 * width + p.language.n_embd)
+    return p.language.n_embd * width * p.element_bytes
+
+
+def _unpacking_item(call: Call) -> Item:
+    n_bytes = unpacking_bytes(call)
+    return Item(
+        component="overhead",
+        part="language",
+        resident_bytes=0,
+        low_bytes=0,
+        expected_bytes=n_bytes,
+        high_bytes=n_bytes,
+        basis="modelled",
+        formula="nf4: largest matrix unpacked; int8: 32-bit result and rounded input of the widest linear",
+        source="bitsandbytes, autograd/_functions.py",
+    )
 
 
 def _allocator_item(working: int) -> Item:

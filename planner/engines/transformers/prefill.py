@@ -13,7 +13,7 @@ from planner.workload import Workload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prefill:
-    """A batch of equal requests. ``sequences`` are the patches of each sequence the tower sees for one request."""
+    """A batch of equal requests; what concerns sequences of the tower is of one request."""
 
     language: Language
     vision: Vision | None
@@ -25,7 +25,11 @@ class Prefill:
     n_image_tokens: int = 0  # of one prompt
     n_images: int = 0  # of one prompt
     n_cross_tokens: int = 0  # of one prompt: what cross-attention sees of the tower's output
-    sequences: tuple[int, ...] = ()
+    n_sequences: int = 0
+    n_sequence_patches: int = 0  # of all sequences together
+    n_sequence_squares: int = 0  # each sequence's patches squared, together
+    longest_sequence: int = 0
+    last_sequence: int = 0
     most_tiles: int = 0  # of one image
     canvas: tuple[int, int] = (0, 0)  # the widest and the highest image after resizing, in pixels
     all_logits: bool = False
@@ -39,7 +43,7 @@ class Prefill:
     @property
     def n_patches(self) -> int:
         """Rows that enter the tower for the whole batch, class tokens included."""
-        return self.n_batch * sum(self.sequences)
+        return self.n_batch * self.n_sequence_patches
 
 
 def prefill_of(
@@ -48,6 +52,7 @@ def prefill_of(
     """Return the prefill of ``workload.batch`` requests of ``prompt_tokens`` of text with ``images`` each."""
     structural = sum(image.extra_tokens for image in images)
     own = sum(image.tokens for image in images)
+    sequences = [n for image in images for n in image.encoder_sequences]
     text = workload.prompt_tokens
     if images:
         text = text + form.prompt_tokens if form.own_prompt_tokens is None else form.own_prompt_tokens
@@ -62,7 +67,11 @@ def prefill_of(
         n_image_tokens=own,
         n_images=len(images),
         n_cross_tokens=sum(image.cross_tokens or 0 for image in images),
-        sequences=tuple(n for image in images for n in image.encoder_sequences),
+        n_sequences=len(sequences),
+        n_sequence_patches=sum(sequences),
+        n_sequence_squares=sum(n * n for n in sequences),
+        longest_sequence=max(sequences, default=0),
+        last_sequence=sequences[-1] if sequences else 0,
         most_tiles=max((len(image.encoder_sequences) for image in images), default=0),
         canvas=_canvas(images, model.vision),
         all_logits=settings.logits == "all",

@@ -40,28 +40,27 @@ def patch_rope(p: Prefill, _: Layer) -> int:
 
 def patch_scores(p: Prefill, _: Layer) -> int:
     """Scores of all the tower's sequences at once: Hv·Σs²."""
-    return p.n_batch * sum(s * s for s in p.sequences) * _vision(p).n_heads
+    return p.n_batch * p.n_sequence_squares * _vision(p).n_heads
 
 
 def patch_mask(p: Prefill, _: Layer) -> int:
     """A mask over each of the tower's sequences: Σs²."""
-    return p.n_batch * sum(s * s for s in p.sequences)
+    return p.n_batch * p.n_sequence_squares
 
 
 def image_scores(p: Prefill, _: Layer) -> int:
     """Scores of the longest sequence, where images are taken one by one: Hv·max s²."""
-    return max((s * s for s in p.sequences), default=0) * _vision(p).n_heads
+    return p.longest_sequence**2 * _vision(p).n_heads
 
 
 def earlier_patch_embd(p: Prefill, _: Layer) -> int:
     """What the images before the last one leave behind meanwhile: (P less s)·hv."""
-    last = p.sequences[-1] if p.sequences else 0
-    return (p.n_patches - last) * _vision(p).n_embd
+    return (p.n_patches - p.last_sequence) * _vision(p).n_embd
 
 
 def batched_patch_embd(p: Prefill, _: Layer) -> int:
     """P·hv where more than one picture is encoded at once; a single one needs no copy to be contiguous."""
-    return p.n_patches * _vision(p).n_embd if p.n_batch * len(p.sequences) > 1 else 0
+    return p.n_patches * _vision(p).n_embd if p.n_batch * p.n_sequences > 1 else 0
 
 
 def joint_mask(p: Prefill, _: Layer) -> int:
@@ -104,7 +103,7 @@ def padded_tile_pixels(p: Prefill, _: Layer) -> int:
 
 def tile_area(p: Prefill, _: Layer) -> int:
     """Pixels of all square tiles, one channel."""
-    return p.n_batch * len(p.sequences) * _vision(p).image_size ** 2 if p.vision else 0
+    return p.n_batch * p.n_sequences * _vision(p).image_size ** 2 if p.vision else 0
 
 
 def patch_pixels(p: Prefill, _: Layer) -> int:
@@ -114,12 +113,12 @@ def patch_pixels(p: Prefill, _: Layer) -> int:
 
 def slice_tokens(p: Prefill, _: Layer) -> int:
     """Slices padded to the longest, at the language model's width: n·max s·h."""
-    return p.n_batch * len(p.sequences) * max(p.sequences, default=0) * p.language.n_embd
+    return p.n_batch * p.n_sequences * p.longest_sequence * p.language.n_embd
 
 
 def resampler_queries(p: Prefill, _: Layer) -> int:
     """The learned queries of one slice at the language model's width."""
-    return p.n_image_tokens // max(1, len(p.sequences)) * p.language.n_embd
+    return p.n_image_tokens // max(1, p.n_sequences) * p.language.n_embd
 
 
 TOWER: tuple[Quantity, ...] = (

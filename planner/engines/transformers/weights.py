@@ -54,7 +54,7 @@ def part_weights(model: Model, settings: TransformersSettings, form: ClassForm) 
     counted = parameters_of(model)
     if counted is None:
         return ()
-    linears = _linears(model, counted)
+    linears = _linears(model, counted, form)
     found = []
     for part in ("language", "vision", "projector"):
         n_elements = getattr(counted, part) + (_unassigned(counted) if part == "language" else 0)
@@ -174,10 +174,10 @@ def wide_router_bytes(model: Model, settings: TransformersSettings, form: ClassF
     return form.fp32_routers * elements * (4 - settings.element_bytes)
 
 
-def _linears(model: Model, counted: Parameters) -> dict[str, tuple[int, int, bool]]:
+def _linears(model: Model, counted: Parameters, form: ClassForm) -> dict[str, tuple[int, int, bool]]:
     """Return per part: elements in linears, their output rows, and whether the number is published."""
     language, rows = language_linears(model.language)
-    vision, vision_rows = _tower_linears(model)
+    vision, vision_rows = _tower_linears(model, form)
     known = counted.linear is not None
     if known and counted.linear is not None:
         projector = min(counted.projector, max(0, counted.linear - language - vision))
@@ -214,13 +214,19 @@ def _plain_ffn(layer: Layer) -> tuple[int, int]:
     return 0, 0
 
 
-def _tower_linears(model: Model) -> tuple[int, int]:
+def ffn_width(layer: Layer) -> int:
+    """Return the width of the layer's plain feed-forward block, 0 where it has none."""
+    return _plain_ffn(layer)[0]
+
+
+def _tower_linears(model: Model, form: ClassForm) -> tuple[int, int]:
     vision = model.vision
     if vision is None:
         return 0, 0
     n_gates = 2 if vision.facts.get("gated_ffn") else 1
-    per_layer = 4 * vision.n_embd**2 + (n_gates + 1) * vision.n_embd * vision.n_ff
-    rows = 5 * vision.n_embd + n_gates * vision.n_ff
+    n_ff = model.language.n_embd if form.tower_ff == "language" else vision.n_ff
+    per_layer = 4 * vision.n_embd**2 + (n_gates + 1) * vision.n_embd * n_ff
+    rows = 5 * vision.n_embd + n_gates * n_ff
     return vision.n_layers * per_layer, vision.n_layers * rows
 
 
