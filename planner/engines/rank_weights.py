@@ -213,7 +213,7 @@ def rank_weights(  # noqa: PLR0913 - one rank's circumstances
         else (0, 0, 0)
     )
     return RankWeights(
-        language_bytes=int(own * _stored_share(model, format_name, dtype_bytes)),
+        language_bytes=int(own * _own_share(model, format_name, dtype_bytes)),
         vision_bytes=expected,
         vision_low_bytes=low,
         vision_high_bytes=high,
@@ -221,18 +221,31 @@ def rank_weights(  # noqa: PLR0913 - one rank's circumstances
     )
 
 
-def _stored_share(model: Model, format_name: str, dtype_bytes: int) -> Fraction:
-    """Return what a packed checkpoint's own bytes are of what its format alone would give: 1 where there is none."""
-    if model.stored is None or model.stored.scheme is None or not model.stored.language_bytes:
+def _own_share(model: Model, format_name: str, dtype_bytes: int) -> Fraction:
+    """Return what the model's own count is of what its structure gives: 1 but for packed or richer checkpoints.
+
+    A packed checkpoint's bytes are known where its files are; a published count above the structure's holds what the
+    layers do not show, such as experts for image tokens.
+    """
+    if model.stored is not None and model.stored.scheme is not None and model.stored.language_bytes:
+        whole = _whole_language(model.language, format_name, dtype_bytes)
+        return Fraction(model.stored.language_bytes, whole) if whole else Fraction(1)
+    published = model.parameters.language if model.parameters is not None else 0
+    if not published or model.language.n_mtp_layers:
         return Fraction(1)
-    whole = language_bytes(
-        model.language,
+    counted = _whole_language(model.language, "bf16", 2) // 2
+    return Fraction(published, counted) if counted and published > counted * 1001 // 1000 else Fraction(1)
+
+
+def _whole_language(language: Language, format_name: str, dtype_bytes: int) -> int:
+    """Return the language model's bytes on one GPU."""
+    return language_bytes(
+        language,
         first=0,
-        last=model.language.n_layers,
+        last=language.n_layers,
         n_ranks=1,
         format_name=format_name,
         dtype_bytes=dtype_bytes,
         head=True,
         tail=True,
     )
-    return Fraction(model.stored.language_bytes, whole) if whole else Fraction(1)

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_support import TABLES
 
-from planner.catalog import load_model
+from planner.catalog import load_model, model_names
 from planner.engines.options import options_table
 from planner.engines.rank_weights import rank_weights, stage_layers
 from planner.engines.vllm import VllmSettings, vllm_engine
 from planner.engines.vllm.budget import budget
 from planner.engines.vllm.kv_cache import (
+    InFlight,
     group_size,
     head_bytes,
     kv_layout,
@@ -102,6 +103,26 @@ def test_further_published_loads(name, format_name, gib, tolerance):
     assert found.total_bytes / GIB == pytest.approx(gib, rel=tolerance)
 
 
+def counted(name):
+    """Whether a profile brings the published count of each of its parts."""
+    model = load_model(name, None, "hf")
+    return model.parameters is not None and (model.vision is None or model.parameters.vision > 0)
+
+
+@pytest.mark.parametrize("name", [name for name in model_names() if counted(name)])
+def test_every_profile_loads_what_is_published(name):
+    """In 16 bit a rank alone loads the published parameters and the rotary tables; MTP layers stay on disk."""
+    model = load_model(name, None, "hf")
+    found = rank_weights(
+        model, stage=0, n_stages=1, n_ranks=1, format_name="bf16", dtype_bytes=2, vision=model.vision is not None
+    )
+    published = model.parameters.language + model.parameters.vision + model.parameters.projector
+    loaded = (found.total_bytes - found.rope_bytes) // 2
+    assert loaded <= published * 1.0005
+    if not model.language.n_mtp_layers:
+        assert loaded >= published * 0.999
+
+
 def test_only_experts_are_packed_as_mxfp4():
     """Attention stays in 16 bit, experts take 17 bytes per 32 elements at an inner width padded to 256."""
     model = load_model("gpt-oss-20b", None, "hf")
@@ -138,7 +159,7 @@ def test_pool_of_the_24_gib_log():
     assert layout.bytes_per_token == 131072
     assert round(case["cuda_blocks"] * layout.bytes_per_block / GIB, 1) == case["kv_cache_GiB"]
     assert case["cuda_blocks"] * layout.block_tokens == case["kv_tokens"]
-    assert round(case["cuda_blocks"] / request_blocks(layout, 131072, batched_tokens=0), 2) == case["max_concurrency"]
+    assert round(case["cuda_blocks"] / request_blocks(layout, 131072, InFlight()), 2) == case["max_concurrency"]
 
 
 def test_pool_of_the_cross_attention_log():
@@ -146,7 +167,7 @@ def test_pool_of_the_cross_attention_log():
     case = field_cases()["vllm-9630-llama3.2-11b-vision-h100"]["measured"]
     layout = kv_layout(layer_caches(b.mllama_11b().language.layers, "auto", 1, hybrid=False), 16)
     assert n_blocks_of(layout, 4 * GIB) == case["cpu_blocks"]
-    assert round(case["gpu_blocks"] / request_blocks(layout, 512, batched_tokens=0), 2) == case["max_concurrency"]
+    assert round(case["gpu_blocks"] / request_blocks(layout, 512, InFlight()), 2) == case["max_concurrency"]
 
 
 def test_pool_shrinks_with_ranks_only_down_to_one_head():
@@ -179,7 +200,9 @@ def test_groups_of_a_windowed_model():
     assert len(layout.groups) == 7
     assert layout.bytes_per_block == 10 * 16 * 16 * 128 * 2 * 2
     # a request of 100 k tokens needs all blocks of the full group and a window in the six others
-    assert request_blocks(layout, 100_000, batched_tokens=2048) == 6250 + 6 * (math.ceil((1023 + 2048) / 16) + 1)
+    assert request_blocks(layout, 100_000, InFlight(batched_tokens=2048)) == 6250 + 6 * (
+        math.ceil((1023 + 2048) / 16) + 1
+    )
 
 
 def test_pipeline_stages_spare_first_and_last():
@@ -225,6 +248,23 @@ def test_start_log_of_a_hybrid_model():
     assert pool_tokens(layout, n_blocks, 1024, kv.inputs["blocks_per_request"], (0, 22)) == 163225
     assert kv.low_bytes <= 12.85 * GIB <= kv.high_bytes
     assert kv.expected_bytes / GIB == pytest.approx(12.85, rel=0.03)
+
+
+def test_start_log_of_a_hybrid_mixture():
+    """Qwen3.6-35B-A3B on 0.22.0 with three drafted tokens: 71.15 GiB are 15.66 requests of 200,000."""
+    layers = load_model("qwen3.5-35b-a3b", None, "hf").language.layers
+    caches = layer_caches(layers, "auto", 1, hybrid=True)
+    assert kv_layout(caches, 16).block_tokens == 1056  # without drafting, as other logs print
+    drafting = 3 * 8192 * 2  # three more columns of the convolution
+    full = next(cache for cache in caches if cache.kind == "full")
+    state = next(cache for cache in caches if cache.kind == "state")
+    wider = [replace(c, state_bytes=state.state_bytes + drafting) if c.kind == "state" else c for c in caches]
+    layout = kv_layout([*wider, full], 16)
+    assert layout.block_tokens == 1072
+    n_blocks = n_blocks_of(layout, int(71.15 * GIB))
+    taken = request_blocks(layout, 200_000, InFlight(state_blocks=2 + 3))
+    assert round(n_blocks / taken, 2) == 15.66
+    assert pool_tokens(layout, n_blocks, 200_000, taken, (0, 22)) == pytest.approx(3_131_683, rel=0.0002)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planner.budget import Budget, DeviceBudget, ImageTokens, Item
+from planner.budget import Basis, Budget, Component, DeviceBudget, ImageTokens, Item, Part
 from planner.engines.context import context_span
 from planner.engines.lmdeploy.buffers import (
     COMMUNICATORS,
@@ -35,6 +35,11 @@ from planner.workload import Workload
 NO_RULES = LmdeployRules()
 SOURCE = "LMDeploy, src/turbomind/models/llama/BlockManager.cc"
 WEIGHT_SPREAD = 0.01
+_SOURCES = {
+    "weights": "LMDeploy, turbomind/deploy and pytorch/models; vl/model for the tower",
+    "compute": "LMDeploy, src/turbomind and pytorch/engine/executor/base.py; bounds estimated",
+    "overhead": "ranges of published logs",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,8 +274,8 @@ def _device(rank: Rank, pool: Pool, cache: Cache, model: Model, resolved: Resolv
     )
 
 
-def _item(component: str, part: str, span: Span, formula: str, basis: str) -> Item:
-    return span_item(component, part, span, basis=basis, formula=formula, source=SOURCE)  # type: ignore[arg-type]
+def _item(component: Component, part: Part, span: Span, formula: str, basis: Basis) -> Item:
+    return span_item(component, part, span, basis=basis, formula=formula, source=_SOURCES[component])
 
 
 def _host(machine: Machine) -> DeviceBudget:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planner.budget import Budget, DeviceBudget, Item
+from planner.budget import Basis, Budget, Component, DeviceBudget, Item, Part
 from planner.engines.ollama.settings import OllamaSettings, check_settings
 from planner.engines.span import Span, fixed, span_item
 from planner.machine import Gpu, Machine
@@ -230,6 +230,6 @@ def _host(machine: Machine, parts: Parts, placed: int, n_layers: int) -> DeviceB
     )
 
 
-def _item(component: str, part: str, span: Span, formula: str) -> Item:
-    basis = "assumed" if component == "overhead" else "modelled"
-    return span_item(component, part, span, basis=basis, formula=formula, source=SOURCE)  # type: ignore[arg-type]
+def _item(component: Component, part: Part, span: Span, formula: str) -> Item:
+    basis: Basis = "assumed" if component == "overhead" else "modelled"
+    return span_item(component, part, span, basis=basis, formula=formula, source=SOURCE)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planner.budget import Budget, DeviceBudget, ImageTokens, Item
+from planner.budget import Basis, Budget, Component, DeviceBudget, ImageTokens, Item, Part
 from planner.engines.context import context_span
 from planner.engines.options import missing_options
 from planner.engines.rank_weights import RankWeights, rank_weights, stage_layers
@@ -286,9 +286,9 @@ def _device(model: Model, rank: Rank, tokens: Span, share: float, settings: Sgla
     )
 
 
-def _item(component: str, part: str, span: Span, formula: str) -> Item:
-    basis = "assumed" if component == "overhead" else "modelled"
-    return span_item(component, part, span, basis=basis, formula=formula, source=SOURCE)  # type: ignore[arg-type]
+def _item(component: Component, part: Part, span: Span, formula: str) -> Item:
+    basis: Basis = "assumed" if component == "overhead" else "modelled"
+    return span_item(component, part, span, basis=basis, formula=formula, source=SOURCE)
 
 
 def _host(machine: Machine) -> DeviceBudget:

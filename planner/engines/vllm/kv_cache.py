@@ -134,28 +134,32 @@ def group_size(counts: list[int]) -> int:
     return largest if largest < 1.5 * smallest else smallest
 
 
-def request_blocks(
-    layout: KvLayout, n_tokens: int, *, batched_tokens: int, cross_tokens: int = 0, concurrent: int = 1
-) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InFlight:
+    """What a request holds beyond its window: tokens scheduled but not done, the encoder's tokens, blocks of a state."""
+
+    batched_tokens: int = 0
+    cross_tokens: int = 0
+    state_blocks: int = 1  # two where prefixes of state layers are cached; more with speculative decoding
+
+
+def request_blocks(layout: KvLayout, n_tokens: int, in_flight: InFlight) -> int:
     """Return the blocks of the pool that one request of ``n_tokens`` takes over all groups."""
-    return sum(
-        _group_blocks(g, layout.block_tokens, n_tokens, batched_tokens * concurrent, cross_tokens)
-        for g in layout.groups
-    )
+    return sum(_group_blocks(group, layout.block_tokens, n_tokens, in_flight) for group in layout.groups)
 
 
-def _group_blocks(group: LayerCache, block: int, n_tokens: int, in_flight: int, cross_tokens: int) -> int:
+def _group_blocks(group: LayerCache, block: int, n_tokens: int, in_flight: InFlight) -> int:
     match group.kind:
         case "full":
             return -(-n_tokens // block)
         case "sliding":
-            return -(-min(group.window_tokens - 1 + in_flight, n_tokens) // block) + 1
+            return -(-min(group.window_tokens - 1 + in_flight.batched_tokens, n_tokens) // block) + 1
         case "chunked":
-            return -(-min(group.window_tokens + in_flight, n_tokens) // block)
+            return -(-min(group.window_tokens + in_flight.batched_tokens, n_tokens) // block)
         case "cross":
-            return -(-cross_tokens // block)
+            return -(-in_flight.cross_tokens // block)
         case "state":
-            return 1
+            return in_flight.state_blocks
 
 
 def pool_tokens(

@@ -13,7 +13,15 @@ from planner.engines.context import context_span
 from planner.engines.largest_image import EncoderItem, largest_image
 from planner.engines.rank_weights import RankWeights, rank_weights, stage_layers
 from planner.engines.span import Span, fixed, largest
-from planner.engines.vllm.kv_cache import KvLayout, kv_layout, layer_caches, n_blocks_of, pool_tokens, request_blocks
+from planner.engines.vllm.kv_cache import (
+    InFlight,
+    KvLayout,
+    kv_layout,
+    layer_caches,
+    n_blocks_of,
+    pool_tokens,
+    request_blocks,
+)
 from planner.engines.vllm.profile import encoder_items, encoder_span, graph_span, sampler_span, text_span
 from planner.engines.vllm.settings import Resolved, VllmSettings
 from planner.engines.weight_formats import UNQUANTIZED, weight_format
@@ -182,7 +190,7 @@ def pool_of(model: Model, workload: Workload, ranks: list[Rank], settings: VllmS
         min(_blocks(rank, which, settings) for rank in ranks) for which in ("high", "expected", "low")
     )
     layout = ranks[0].layout
-    needed = max(request_blocks_of(model, workload, rank.layout, resolved, resolved.max_model_len) for rank in ranks)
+    needed = max(request_blocks_of(model, workload, rank.layout, settings, resolved) for rank in ranks)
     usable = max(0, expected - (1 if resolved.release >= (0, 33) else 0))
     return Pool(
         n_blocks_low=low,
@@ -196,10 +204,18 @@ def pool_of(model: Model, workload: Workload, ranks: list[Rank], settings: VllmS
     )
 
 
-def request_blocks_of(model: Model, workload: Workload, layout: KvLayout, resolved: Resolved, n_tokens: int) -> int:
-    """Return the blocks one request of ``n_tokens`` needs."""
+def request_blocks_of(
+    model: Model, workload: Workload, layout: KvLayout, settings: VllmSettings, resolved: Resolved
+) -> int:
+    """Return the blocks one request of ``max_model_len`` tokens needs."""
     cross = sum(t.cross_tokens or 0 for t in images_of(model, workload))
-    return request_blocks(layout, n_tokens, batched_tokens=resolved.max_num_batched_tokens, cross_tokens=cross)
+    batches = 2 if resolved.release >= (0, 16) else 1  # asynchronous scheduling keeps a second batch in flight
+    in_flight = InFlight(
+        batched_tokens=batches * resolved.max_num_batched_tokens,
+        cross_tokens=cross,
+        state_blocks=2 if settings.enable_prefix_caching else 1,
+    )
+    return request_blocks(layout, resolved.max_model_len, in_flight)
 
 
 def images_of(model: Model, workload: Workload) -> tuple[ImageTokens, ...]:
