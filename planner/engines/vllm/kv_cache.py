@@ -136,7 +136,7 @@ def group_size(counts: list[int]) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InFlight:
-    """What a request holds beyond its window: tokens scheduled but not done, the encoder's tokens, blocks of a state."""
+    """What a request holds beyond its window: tokens in flight, the encoder's tokens, blocks of a state layer."""
 
     batched_tokens: int = 0
     cross_tokens: int = 0
