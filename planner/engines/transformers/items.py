@@ -177,8 +177,8 @@ def _guest_item(guests: list[Piece]) -> Item:
 def unpacking_bytes(call: Call) -> int:
     """Return what bitsandbytes needs beside its weights while one linear runs over a whole prompt.
 
-    nf4: the largest matrix in the model's dtype, h x width x bytes. int8: the 32-bit result N x width x 4 and the rounded
-    input N x h. Source: bitsandbytes ``autograd/_functions.py`` (``MatMul4Bit``, ``MatMul8bitLt``).
+    nf4: the largest matrix in the model's dtype, h x width x bytes. int8: the 32-bit result N x width x 4 and the
+    rounded input N x h. Source: bitsandbytes ``autograd/_functions.py`` (``MatMul4Bit``, ``MatMul8bitLt``).
     """
     p = call.prefill
     width = max((ffn_width(layer) for layer in p.language.layers), default=0)
