@@ -11,6 +11,11 @@ _RANKS = (1, 2, 4, 8)
 _OPEN: Mapping[str, Sequence[Any]] = {
     "load_in": (None, "int8", "nf4"),
     "kv_cache_type": (None, "q8_0"),
+    "max_num_seqs": (None, 32),  # vLLM's sampler and profiling run are sized by it
+    "gpu_memory_utilization": (None, 0.95),
+    "mem_fraction_static": (None, 0.8, 0.88),
+    "max_batch_size": (None, 32),
+    "cache_max_entry_count": (None, 0.5, 0.2),
 }
 _RANK_FIELDS = ("tensor_parallel_size", "tp", "tp_size")
 
