@@ -114,6 +114,11 @@ def test_the_total_chooses_among_sizes(name: str, total_mib: int, expected: str)
         ("RTX PRO 6000", 97247),
         ("RX 9070 XT", 16304),
         ("Arc A770 16GB", 15473),
+        ("A10G", 22587),
+        ("L40S", 45467),
+        ("H200", 143156),
+        ("B200", 182631),
+        ("RTX 5070 Ti", 15808),
     ],
 )
 def test_totals_are_the_drivers(name: str, total_mib: int) -> None:

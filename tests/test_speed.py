@@ -210,7 +210,7 @@ def test_more_is_never_faster(entry, past: int, more: int, sequences: int, other
     long = decode_time([work(device, past=past + more)], engine="llama.cpp", table=TABLE, sequences=sequences)
     wide = decode_time([work(device, past=past)], engine="llama.cpp", table=TABLE, sequences=sequences + others)
     assert 0 < short.low_s <= short.expected_s <= short.high_s
-    assert long.expected_s >= short.expected_s
+    assert long.expected_s >= short.expected_s * (1 - 1e-9)
     assert wide.expected_s >= short.expected_s * (1 - 1e-9)
 
 
