@@ -114,11 +114,11 @@ def test_flash_attention_refuses_fp32():
     assert "sdpa" in found.refusals[0]
 
 
-def test_unlisted_class_is_a_labelled_bound():
+@pytest.mark.parametrize("name", ["molmo-7b-d", "lfm2-vl-450m", "gemma-4-26b-a4b", "deepseek-vl2"])
+def test_unlisted_class_is_a_labelled_bound(name):
     """A modelling class that was not followed gets a wide bound, says so, and is not called modelled."""
-    found = engine().budget(
-        load_model("molmo-7b-d", None, "hf"), Workload(prompt_tokens=64), BIG, TransformersSettings()
-    )
+    model = load_model(name, None, "hf")
+    found = engine().budget(model, Workload(prompt_tokens=64), BIG, TransformersSettings())
     item = next(item for item in found.devices[0].items if item.component == "compute")
     assert item.basis == "assumed"
     assert item.high_bytes > item.expected_bytes * 1.2

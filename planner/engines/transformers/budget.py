@@ -210,7 +210,7 @@ def _notes(call: Call, workload: Workload) -> tuple[str, ...]:
     ]
     if p.n_tokens > workload.context_tokens:
         found.append(f"the prompt takes {p.n_tokens} tokens with its images, more than the context asked for")
-    if not p.form.known:
+    if not p.traced:
         found.append("this modelling class was not traced: the compute figure is a bound")
     return tuple(found)
 

@@ -38,6 +38,7 @@ class ClassForm:
 
     name: str
     known: bool = True
+    listed: bool = True  # False: the form of plain text models, for classes not listed
     margin: float = 0.01
     tower: tuple[Moment, ...] = ()
     tower_holds_prompt: bool = True

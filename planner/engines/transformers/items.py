@@ -137,8 +137,8 @@ def _compute_item(call: Call, share: Share, held: int) -> Item:
     p = call.prefill
     peak = call.peak(share)
     n_bytes = max(peak.n_bytes - held, decode_step_bytes(p, p.n_tokens) if share.layers else 0, 0)
-    margin = int(max(peak.n_bytes, n_bytes) * p.form.margin) + MIB
-    basis: Basis = "modelled" if p.form.known else "assumed"
+    margin = int(max(peak.n_bytes, n_bytes) * p.margin) + MIB
+    basis: Basis = "modelled" if p.traced else "assumed"
     return Item(
         component="compute",
         part="language",

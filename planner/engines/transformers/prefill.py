@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from planner.budget import ImageTokens
 from planner.engines.transformers.forms import ClassForm
 from planner.engines.transformers.settings import TransformersSettings
-from planner.model import Language, Model, Vision
+from planner.model import Attention, DenseFfn, Language, Mamba, Model, ShortConv, Vision
 from planner.workload import Workload
+
+BOUND_MARGIN = 0.25  # where a kind of layer was not followed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,20 @@ class Prefill:
     canvas: tuple[int, int] = (0, 0)  # the widest and the highest image after resizing, in pixels
     all_logits: bool = False
     padded: bool = False
+
+    @property
+    def traced(self) -> bool:
+        """Whether every kind of layer was followed in this modelling class; a class not listed has plain ones only."""
+        layers = self.language.layers
+        if any(isinstance(layer.mixer, ShortConv | Mamba) for layer in layers):
+            return False
+        plain = all(isinstance(layer.mixer, Attention) and isinstance(layer.ffn, DenseFfn) for layer in layers)
+        return self.form.known and (self.form.listed or plain)
+
+    @property
+    def margin(self) -> float:
+        """Spread of the compute figure, as a fraction of the peak."""
+        return self.form.margin if self.traced else max(self.form.margin, BOUND_MARGIN)
 
     @property
     def n_rows(self) -> int:
