@@ -170,6 +170,11 @@ def _set(reading: _Reading, row: Mapping[str, object], name: str, value: str | N
     elif kind in ("flag", "negated"):
         positive = not row.get("negative_word")
         reading.settings[setting] = positive if kind == "flag" else not positive
+    elif kind == "none":
+        if value == "none":
+            reading.settings[setting] = "none"
+        else:
+            reading.remarks.append(f"{name} {value} is not followed; describe the GPUs it names with --gpu")
     elif setting == "fit_target":
         reading.settings[setting] = [_integer(name, part) for part in str(value).split(",")]
     else:

@@ -90,12 +90,37 @@ def place(  # noqa: PLR0913 - the whole question
     *,
     all_gpus: bool = False,
 ) -> Placed:
-    """Return the best placement for otherwise fixed ``settings``, or the last one tried when none fits.
+    """Return the best placement for otherwise fixed ``settings``, or the first one tried when none fits.
 
     Deepest first: everything on the GPUs, as few of them as hold it (``all_gpus``: on all of them); for mixtures of
     experts then the experts of as few first layers as possible on the host; then as many last layers as fit; and the
-    CPU alone.
+    CPU alone. Where the first GPU has no room for the projector, that goes to the host; where it has none for the
+    host's large batches either, they stay there; where not even a process fits, the GPUs are hidden from it.
     """
+    first = _place(model, workload, machine, settings, budget_of, all_gpus=all_gpus)
+    if first.fits or not machine.gpus:
+        return first
+    for choice in (
+        replace(settings, no_mmproj_offload=True),
+        replace(settings, no_mmproj_offload=True, no_op_offload=True),
+    ):
+        placed = _place(model, workload, machine, choice, budget_of, all_gpus=all_gpus)
+        if placed.fits:
+            return placed
+    hidden = _confirmed(replace(settings, device="none", n_gpu_layers=0), budget_of)
+    return hidden if hidden.fits else first
+
+
+def _place(  # noqa: PLR0913 - the whole question
+    model: Model,
+    workload: Workload,
+    machine: Machine,
+    settings: LlamaCppSettings,
+    budget_of: BudgetOf,
+    *,
+    all_gpus: bool = False,
+) -> Placed:
+    """Return the best placement with the projector and large batches where ``settings`` say."""
     if not machine.gpus:
         return _confirmed(replace(settings, n_gpu_layers=0), budget_of)
     n_gpus = len(machine.gpus)

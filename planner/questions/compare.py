@@ -23,10 +23,12 @@ def recommend_any(
     machine: Machine | None,
     detect: Callable[[], Machine],
     compare: bool = False,
+    grow: bool = True,
 ) -> Plan:
     """Return the plan of the engine asked for; without one, of the first engine that loads the model and fits.
 
-    ``compare``: ask every engine and give their plans as alternatives.
+    ``compare``: ask every engine and give their plans as alternatives. ``grow``: a context that nobody asked for may
+    grow into free memory.
 
     Raises:
         UsageError: the request is malformed.
@@ -35,7 +37,7 @@ def recommend_any(
 
     def ask(engine: str) -> Plan:
         question = parse_question({**data, "engine": engine}, prefer=prefer, machine=machine, detect=detect)
-        return recommend(question)
+        return recommend(question if grow else replace(question, context_given=True))
 
     wanted = str(data.get("engine") or COMPARED[0])
     first = ask(wanted)

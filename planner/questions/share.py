@@ -21,7 +21,7 @@ def share(requests: Sequence[Mapping[str, Any]], *, prefer: Prefer, machine: Mac
     """
     plans: list[Plan] = []
     for data in requests:
-        plan = recommend_any(data, prefer=prefer, machine=machine, detect=_given(machine))
+        plan = recommend_any(data, prefer=prefer, machine=machine, detect=_given(machine), grow=False)
         plans.append(plan)
         machine = without(machine, plan)
     return plans

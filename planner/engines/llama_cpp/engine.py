@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from planner.budget import Budget, ImageTokens, Item
+from planner.budget import Budget, DeviceBudget, ImageTokens, Item
 from planner.engines import refusals
 from planner.engines.engine import DevicePeak
 from planner.engines.llama_cpp.budget import assemble
@@ -40,6 +40,8 @@ def budget(
     Raises:
         UsageError: a setting the command line would refuse, or images for a model that takes none.
     """
+    if settings.device == "none" and machine.gpus:
+        return _without_gpus(data, model, workload, machine, settings)
     run = resolve_run(model, workload, machine, settings)
     images = images_of(model, workload, settings)
     return assemble(
@@ -50,6 +52,18 @@ def budget(
         images=images,
         refused=tuple(_refused(run, images)),
     )
+
+
+def _without_gpus(
+    data: LlamaCppData, model: Model, workload: Workload, machine: Machine, settings: LlamaCppSettings
+) -> Budget:
+    """Return the budget of a process that sees no GPU, with the GPUs listed as empty."""
+    found = budget(data, model, workload, replace(machine, gpus=()), settings)
+    gpus = tuple(
+        DeviceBudget(device=name, name=gpu.name, total_bytes=gpu.total_bytes, free_bytes=gpu.free_bytes, items=())
+        for name, gpu in zip(device_names(machine.gpus), machine.gpus, strict=True)
+    )
+    return replace(found, devices=(*gpus, *found.devices))
 
 
 def peaks(

@@ -52,6 +52,8 @@ def _sizes(model: Model, workload: Workload, settings: LlamaCppSettings) -> list
 
 
 def _placement(model: Model, machine: Machine, settings: LlamaCppSettings) -> list[str]:
+    if settings.device == "none":
+        return ["--device", "none"]
     if not machine.gpus:
         return []
     n_places = model.language.n_layers + model.language.n_mtp_layers + 1

@@ -20,7 +20,7 @@ CONTEXT_MULTIPLE = 256  # cells of a sequence are padded to this (llama-context.
 class LlamaCppSettings:
     """One server's or command's flags; ``None`` leaves the choice to the workload or the engine.
 
-    ``ctx_size`` is the total of ``-c``; ``n_gpu_layers`` -1 means all; ``fit_target`` is in MiB per device.
+    ``device`` "none" keeps the engine off all GPUs. ``ctx_size`` is the total of ``-c``; ``n_gpu_layers`` -1 means all; ``fit_target`` is in MiB per device.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
@@ -35,6 +35,7 @@ class LlamaCppSettings:
     cache_type_k: str = "f16"
     cache_type_v: str = "f16"
     n_gpu_layers: int = -1
+    device: Literal["none"] | None = None
     split_mode: Literal["none", "layer", "row"] = "layer"
     tensor_split: list[float] | None = None
     main_gpu: int = 0
