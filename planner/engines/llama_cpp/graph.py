@@ -7,6 +7,8 @@ Shapes list the fastest dimension first and always have four entries; strides ar
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from planner.quantization import FORMATS
 
 Shape = tuple[int, int, int, int]
@@ -42,6 +44,7 @@ def shape_of(*widths: int) -> Shape:
     return a, b, c, d
 
 
+@lru_cache(maxsize=8192)
 def packed_strides(format_name: str, shape: Shape) -> Shape:
     """Return the strides of a contiguous tensor."""
     known = FORMATS[format_name]
@@ -72,6 +75,7 @@ class Node:
         "offset",
         "op",
         "operands",
+        "packed",
         "root",
         "shape",
         "strides",
@@ -94,6 +98,7 @@ class Node:
         self.shape = shape
         self.format = format_name
         self.operands = operands
+        self.packed = strides is None  # known to be contiguous
         self.strides = strides or packed_strides(format_name, shape)
         self.root = root
         self.name = name
@@ -110,6 +115,8 @@ class Node:
     @property
     def n_bytes(self) -> int:
         """Bytes from the first to the last element, gaps of a strided view included (``ggml_nbytes``)."""
+        if self.packed:
+            return self.strides[3] * self.shape[3]
         if 0 in self.shape:
             return 0
         known = FORMATS[self.format]
@@ -121,6 +128,8 @@ class Node:
     @property
     def is_contiguous(self) -> bool:
         """Whether elements follow each other without gaps or permutation (``ggml_is_contiguous``)."""
+        if self.packed:
+            return True
         known = FORMATS[self.format]
         expected = known.block_bytes
         if self.shape[0] != known.block_elements and self.strides[0] != expected:
