@@ -97,8 +97,8 @@ def _verdict(budget: Budget, workload: Workload) -> tuple[Verdict, tuple[str, ..
     if too_long:
         return "does_not_fit", (too_long, *budget.notes)
     short = tuple(_shortage(device) for device in budget.short_devices)
-    if short:
-        return "does_not_fit", (*short, *budget.notes)
+    if short or budget.shortfalls:
+        return "does_not_fit", (*budget.shortfalls, *short, *budget.notes)
     if budget.unknown:
         return "unknown", (*budget.unknown, *budget.notes)
     return "fits", budget.notes

@@ -107,6 +107,7 @@ class Budget:
     notes: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()  # what the engine itself would say no to at start
     unknown: tuple[str, ...] = ()  # what could not be computed; such a budget never "fits"
+    shortfalls: tuple[str, ...] = ()  # memory missing inside what the engine allows itself, such as a cache too small
 
     @property
     def n_gpus(self) -> int:

@@ -21,6 +21,7 @@ class EncoderItem:
 
     tokens: int
     patches: int
+    crossed: bool = False  # the language model attends to it from the side; its tokens are not in the sequence
 
 
 def largest_image(model: Model, overrides: Mapping[str, object]) -> EncoderItem | None:
@@ -44,4 +45,6 @@ def _asked(vision: Vision, size: ImageSize, overrides: Mapping[str, object]) -> 
         found = image_tokens(vision, size, overrides=overrides)
     except UsageError:
         return None
-    return EncoderItem(tokens=found.tokens, patches=sum(found.encoder_sequences) or found.tokens)
+    cross = found.cross_tokens or 0
+    patches = sum(found.encoder_sequences) or cross or found.tokens
+    return EncoderItem(tokens=max(found.tokens, cross), patches=patches, crossed=cross > 0)

@@ -149,6 +149,7 @@ def test_engines_come_with_their_data(name):
     assert engine.loads(model).verdict == "supported"
     found = engine.budget(model, load, b.box(48), engine.settings())
     assert not found.refusals
+    assert not found.shortfalls
     assert not found.short_devices
     assert found.image_tokens[0].tokens > 1000
     for device in found.devices:

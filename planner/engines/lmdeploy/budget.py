@@ -112,7 +112,6 @@ def budget(  # noqa: PLR0913 - the engine's whole question
     ]
     cache = cache_of(model.language.layers, settings.quant_policy, resolved.n_ranks, chosen)
     pool = pool_of(model, ranks, cache, settings, resolved)
-    found = (*refusals(model, settings, resolved, version, rules), *_pool_refusals(workload, pool, resolved))
     return Budget(
         devices=(*(_device(rank, pool, cache, model, resolved) for rank in ranks), _host(machine)),
         image_tokens=images,
@@ -121,7 +120,8 @@ def budget(  # noqa: PLR0913 - the engine's whole question
             *_notes(pool, native=native, n_gpus=len(gpus), has_vision=model.vision is not None),
             *checkpoint_note(model),
         ),
-        refusals=found,
+        refusals=refusals(model, settings, resolved, version, rules),
+        shortfalls=tuple(_shortfalls(workload, pool, resolved)),
     )
 
 
@@ -222,7 +222,7 @@ def pool_of(model: Model, ranks: list[Rank], cache: Cache, settings: LmdeploySet
     )
 
 
-def _pool_refusals(workload: Workload, pool: Pool, resolved: Resolved) -> list[str]:
+def _shortfalls(workload: Workload, pool: Pool, resolved: Resolved) -> list[str]:
     """TurboMind cuts a session to the cache and says so; a load that does not fit at once waits."""
     held, at_once = pool.tokens.low, max(workload.sequences, workload.batch)
     if held < resolved.session_len:

@@ -92,7 +92,8 @@ def budget(  # noqa: PLR0913 - the engine's whole question
             "kv_cache_dtype": settings.kv_cache_dtype,
         },
         notes=(*_notes(tokens, share, version), *checkpoint_note(model)),
-        refusals=(*_refusals(model, workload, settings, version, rules), *_short(workload, ranks, tokens, share)),
+        refusals=_refusals(model, workload, settings, version, rules),
+        shortfalls=tuple(_short(workload, ranks, tokens, share)),
     )
 
 

@@ -46,7 +46,6 @@ def budget(  # noqa: PLR0913 - the engine's whole question
         return Budget(devices=(), refusals=(*refusals, f"{asked} needs {resolved.n_ranks} GPUs; there are {len(gpus)}"))
     ranks = ranks_of(model, workload, machine, settings, resolved, rules.overhead)
     pool = pool_of(model, workload, ranks, settings, resolved)
-    refusals += _pool_refusals(workload, ranks, pool, resolved)
     devices = tuple(
         rank_device(rank, pool, resolved, stage_layers(model.language.n_layers, resolved.n_pipeline_ranks), settings)
         for rank in ranks
@@ -57,6 +56,7 @@ def budget(  # noqa: PLR0913 - the engine's whole question
         settings=shown(settings, resolved),
         notes=(*_notes(workload, pool, resolved, settings), *checkpoint_note(model)),
         refusals=tuple(refusals),
+        shortfalls=tuple(_shortfalls(workload, ranks, pool, resolved)),
     )
 
 
@@ -65,7 +65,7 @@ def _poorest(gpus: tuple[Gpu, ...], settings: VllmSettings) -> Gpu:
     return min(gpus[:n_ranks], key=lambda gpu: gpu.total_bytes)
 
 
-def _pool_refusals(workload: Workload, ranks: list[Rank], pool: Pool, resolved: Resolved) -> list[str]:
+def _shortfalls(workload: Workload, ranks: list[Rank], pool: Pool, resolved: Resolved) -> list[str]:
     """What the start check says, judged on the low side of the pool; and the load that the pool must hold at once."""
     found = []
     for rank in ranks:

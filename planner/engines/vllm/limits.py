@@ -20,7 +20,7 @@ def starts(model: Model, workload: Workload, machine: Machine, version: str, rul
 
     def answer(settings: VllmSettings) -> bool:
         found = budget(model, workload, machine, settings, version, rules)
-        return not found.refusals and not found.short_devices
+        return not (found.refusals or found.shortfalls or found.short_devices)
 
     return answer
 

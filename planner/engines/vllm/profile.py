@@ -73,7 +73,10 @@ def encoder_items(item: EncoderItem, resolved: Resolved, limit: int) -> int:
     """Return how many of the largest items one profiling pass encodes.
 
     The largest item counts whole even where max_model_len is shorter (issue 27992; log of 0.22.0 with 1,024 tokens).
+    Under cross-attention every sequence brings one (48 GB cards fail with 256 of them, issue 9445).
     """
+    if item.crossed:
+        return resolved.max_num_seqs
     tokens = max(1, item.tokens)
     budget = max(resolved.max_num_batched_tokens, tokens)
     per_request = max(1, min(limit, resolved.max_model_len // tokens))
