@@ -28,6 +28,9 @@ MEASURED = [
     ("RX 9070 XT", "llama.cpp", 164),
     ("RX 7900 XTX", "llama.cpp", 410),
     ("T4", "llama.cpp", 103),
+    ("RTX 4090", "llama.cpp", 392),
+    ("RTX 5060 Ti 16GB", "llama.cpp", 164),
+    ("Tesla V100 SXM2 32GB", "llama.cpp", 394),
 ]
 
 
