@@ -80,7 +80,7 @@ class DeviceBudget:
 class ImageTokens:
     """What one image becomes. ``tokens`` are its own, ``extra_tokens`` the structural ones around them.
 
-    ``counting`` says by whose rule: the model's own processor (transformers, vLLM, SGLang, LMDeploy) or llama.cpp's mtmd.
+    ``counting`` says by whose rule: the model's own processor (transformers, vLLM, SGLang, LMDeploy) or mtmd's.
     """
 
     image: str

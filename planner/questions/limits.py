@@ -68,6 +68,8 @@ def fails_of(deployment: Deployment) -> Callable[[Workload], str | None]:
         reason = context_shortage(budget.image_tokens, workload)
         if reason or budget.refusals:
             return reason or budget.refusals[0]
+        if budget.shortfalls:
+            return budget.shortfalls[0]
         short = min(budget.devices, key=lambda device: device.headroom_bytes)
         if short.headroom_bytes < 0:
             return f"{short.device} is {format_bytes(-short.headroom_bytes)} short"

@@ -135,6 +135,8 @@ def _judged(asked: Deployment, machine: Machine) -> tuple[str, str, Budget | Non
     shortage = context_shortage(budget.image_tokens, asked.workload)
     if shortage:
         return "does_not_fit", shortage, budget
+    if budget.shortfalls:
+        return "does_not_fit", budget.shortfalls[0], budget
     short = min(budget.devices, key=lambda device: device.headroom_bytes)
     if short.headroom_bytes < 0:
         return "does_not_fit", f"{short.device} is {format_bytes(-short.headroom_bytes)} short", budget
