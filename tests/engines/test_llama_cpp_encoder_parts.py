@@ -62,6 +62,15 @@ def test_a_file_with_two_towers_holds_the_patch_embedding_twice():
     assert encoder_weights(vision, on_gpu=True).counted_bytes == every + patches.n_elements * 2
 
 
+def test_an_audio_tower_that_the_file_does_not_announce_is_not_loaded():
+    """Without the announcement neither its tensors nor an arena for it are there."""
+    vision = tower("gemma-4-e2b-av")
+    silent = replace(vision, facts={**vision.facts, "has_audio_encoder": False})
+    plain = tower("gemma-4-e2b")
+    assert encoder_weights(silent, on_gpu=True) == encoder_weights(plain, on_gpu=True)
+    assert encoder_buffers(silent, kinds()).warm_up == encoder_buffers(plain, kinds()).warm_up
+
+
 def test_scalars_and_blocks_that_do_not_run_are_not_loaded():
     """Ranges of clipped products are read as numbers; blocks beyond the file's own count stay on disk."""
     vision = tower("gemma-4-e2b")

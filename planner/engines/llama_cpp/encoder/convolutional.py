@@ -165,7 +165,7 @@ def _fused(tower: Tower, features: Sequence[Node]) -> Node:
 
 
 def depthwise_projector(tower: Tower, x: Node) -> Node:
-    """Return (n_embd, patches) through two matrices and two blocks of depthwise convolutions, the second of stride 2."""
+    """Return (n_embd, patches) through two matrices and two blocks of depthwise convolutions, the last of stride 2."""
     g = tower.graph
     x = tower.linear("mm.model.mlp.3", g.unary(tower.linear("mm.model.mlp.1", x), "gelu"))
     grid = _as_grid(tower, x)

@@ -7,6 +7,7 @@ takes the tower and what the stage before returned.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -175,8 +176,8 @@ class EncoderKind:
 
 
 def isqrt(n: int) -> int:
-    """Return the whole part of the square root."""
-    return int(n**0.5)
+    """Return the whole part of the square root; of a negative number 0."""
+    return math.isqrt(max(n, 0))
 
 
 def encoder_kinds(data: Mapping[str, object]) -> dict[str, EncoderKind]:

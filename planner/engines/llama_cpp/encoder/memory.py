@@ -10,18 +10,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from planner.engines.llama_cpp.encoder.bounds import assumed_compute_bytes
+from planner.engines.llama_cpp.encoder.bounds import assumed_compute_bytes, may_hold_scores
 from planner.engines.llama_cpp.encoder.buffers import Encoder, FlashAttention, Picture, Session
-from planner.engines.llama_cpp.encoder.kinds import EncoderKind
-from planner.engines.llama_cpp.encoder.weights import encoder_weights, is_audio
+from planner.engines.llama_cpp.encoder.kinds import EncoderKind, isqrt
+from planner.engines.llama_cpp.encoder.tower import number_of
+from planner.engines.llama_cpp.encoder.weights import encoder_weights, hears
 from planner.model import Number, Vision
 
 Basis = Literal["exact", "assumed"]
 AUDIO_FRAMES = 3000
 MOST_MERGED = 1 << 16  # patches per side of a token that the engine accepts
 AUDIO_PATCH = 4  # frames that become one position at least, for the bound
-WARM_UP_PATCHES = 92  # per side: the most that any type is known to warm up with
-BATCH_TOKENS = 1024  # tokens that programs encode together at most (--mtmd-batch-max-tokens)
+WARM_UP_PATCHES = 128  # per side: the most that any type is known to warm up with, unless the file sets its pixels
 AUDIO_OF_BOTH = {"qwen2.5o": "qwen2a"}  # one word for both towers
 WITHOUT_AUDIO = frozenset({"gemma3nv"})  # types whose audio tower the engine skips
 
@@ -127,7 +127,7 @@ def encoder_buffers(  # noqa: PLR0913 - a tower, its pictures and the settings t
     if kind is not None and kind.modality == "vision":
         first = warm_up_picture(vision, kind, max_tokens) if warm_up else None
         known = _simulated(vision, kind, first, asked, flash_attn, (on_gpu, compute_capability))
-    at_load, peak, flash = known or _assumed(vision, asked, on_gpu=on_gpu)
+    at_load, peak, flash = known or _assumed(vision, asked, flash_attn, on_gpu=on_gpu)
     basis: Basis = "exact" if known else "assumed"
     heard, heard_basis = _audio(vision, kinds, flash_attn, on_gpu=on_gpu, compute_capability=compute_capability)
     return EncoderBuffers(
@@ -184,12 +184,16 @@ def _arenas(session: Session) -> Compute:
     return Compute(device_bytes=session.device_bytes, host_bytes=session.host_bytes)
 
 
-def _assumed(vision: Vision, pictures: Sequence[Picture], *, on_gpu: bool) -> tuple[Compute, Compute, bool]:
+def _assumed(
+    vision: Vision, pictures: Sequence[Picture], flash_attn: FlashAttention, *, on_gpu: bool
+) -> tuple[Compute, Compute, bool]:
     """Return bounds for a tower whose operations are not known."""
-    side = max(vision.image_size, WARM_UP_PATCHES * vision.patch_size, 1)
-    at_load = assumed_compute_bytes(vision, side, side)
-    most = max((assumed_compute_bytes(vision, p.width, p.height, p.batch) for p in pictures), default=0)
-    return _bound(at_load, on_gpu=on_gpu), _bound(max(at_load, most), on_gpu=on_gpu), False
+    most_pixels = number_of(vision, "image_max_pixels") or 1
+    side = max(vision.image_size, WARM_UP_PATCHES * vision.patch_size, isqrt(most_pixels))
+    scores = may_hold_scores(vision, flash_attn, on_gpu=on_gpu)
+    sizes = [Picture(width=side, height=side), *pictures]
+    bounds = [assumed_compute_bytes(vision, p.width, p.height, p.batch, scores=scores) for p in sizes]
+    return _bound(bounds[0], on_gpu=on_gpu), _bound(max(bounds), on_gpu=on_gpu), not scores
 
 
 def _bound(n_bytes: int, *, on_gpu: bool) -> Compute:
@@ -201,7 +205,7 @@ def _bound(n_bytes: int, *, on_gpu: bool) -> Compute:
 
 def audio_tower(vision: Vision) -> Vision | None:
     """Return the audio tower of a projector file as a value of the same kind, or None."""
-    if vision.projector in WITHOUT_AUDIO or not any(is_audio(tensor.name) for tensor in vision.tensors):
+    if vision.projector in WITHOUT_AUDIO or not hears(vision):
         return None
     facts: dict[str, Number] = {k.removeprefix("audio."): v for k, v in vision.facts.items() if k.startswith("audio.")}
     word = str(facts.get("projector_type", AUDIO_OF_BOTH.get(vision.projector, "")))
@@ -253,63 +257,6 @@ def _audio(
         n_bytes = assumed_compute_bytes(replace(tower, patch_size=AUDIO_PATCH), AUDIO_FRAMES * AUDIO_PATCH, AUDIO_PATCH)
         return _bound(n_bytes, on_gpu=on_gpu), "assumed"
     return known[0], "exact"
-
-
-# ---- what programs make of it
-
-
-def picture_of(kind: EncoderKind | None, vision: Vision, columns: int, rows: int) -> Picture:
-    """Return the picture behind a grid of patches.
-
-    A tower of fixed size is given its whole size, also where that leaves a rest beside the last patch.
-    """
-    patch = kind.patch_of(vision) if kind is not None else vision.patch_size
-    width, height = columns * patch, rows * patch
-    if kind is not None and not kind.patch and not kind.patch_merges and columns == rows == vision.image_size // patch:
-        width = height = vision.image_size
-    is_overview = kind is not None and width == height == kind.overview
-    return Picture(width=width, height=height, overview=is_overview)
-
-
-def pictures_of(
-    kind: EncoderKind | None, vision: Vision, grids: Sequence[tuple[int, int]], chunk_tokens: Sequence[int]
-) -> list[tuple[Picture, int]]:
-    """Return what is encoded on its own for one image, with its tokens.
-
-    Args:
-        kind: the projector's type, if known.
-        vision: the tower.
-        grids: patches across and down of every view, the picture of the whole last.
-        chunk_tokens: tokens of every chunk. Fewer chunks than views: each chunk but the last is a row of equal tiles,
-            which is encoded as one tall picture.
-    """
-    n_rows = len(chunk_tokens) - 1
-    tiles = len(grids) - 1
-    if kind is not None and kind.overview and 0 < n_rows < tiles and tiles % n_rows == 0:
-        columns, rows = grids[0]
-        row = picture_of(kind, vision, columns, rows * (tiles // n_rows))
-        return [(row, n) for n in chunk_tokens[:-1]] + [(picture_of(kind, vision, *grids[-1]), chunk_tokens[-1])]
-    counts = chunk_tokens if len(chunk_tokens) == len(grids) else [sum(chunk_tokens)] * len(grids)
-    return [(picture_of(kind, vision, w, h), n) for (w, h), n in zip(grids, counts, strict=True)]
-
-
-def encoding_batches(
-    kind: EncoderKind | None, pictures: Sequence[tuple[Picture, int]], limit: int = BATCH_TOKENS
-) -> list[Picture]:
-    """Return the pictures as llama-server and llama-mtmd-cli encode them: equal neighbours of up to ``limit`` tokens.
-
-    ``pictures`` are (picture, its tokens) in the order of the prompt. Only some types are encoded together; the library
-    call for a single chunk never does it.
-    """
-    batches: list[tuple[Picture, int]] = []
-    for picture, n_tokens in pictures:
-        together = kind is not None and kind.batched and bool(batches)
-        if together and replace(batches[-1][0], batch=1) == picture and batches[-1][1] + n_tokens <= limit:
-            last, n_last = batches[-1]
-            batches[-1] = (replace(last, batch=last.batch + 1), n_last + n_tokens)
-        else:
-            batches.append((picture, n_tokens))
-    return [picture for picture, _ in batches]
 
 
 def fit_reservation(buffers: EncoderBuffers) -> int:

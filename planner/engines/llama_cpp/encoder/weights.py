@@ -43,10 +43,15 @@ def is_audio(name: str) -> bool:
     return name.startswith(_AUDIO)
 
 
+def hears(vision: Vision) -> bool:
+    """Whether the engine makes an audio tower of the file: it says so (or says nothing) and stores one."""
+    return vision.facts.get("has_audio_encoder") is not False and any(is_audio(t.name) for t in vision.tensors)
+
+
 def loaded_tensors(vision: Vision, *, audio: bool = True) -> list[Tensor]:
     """Return the tensors that are loaded, one entry per copy; ``audio``: the file's audio tower is loaded too."""
     known = [tensor for tensor in vision.tensors if _is_known(tensor.name, vision.n_layers)]
-    with_audio = audio and any(is_audio(tensor.name) for tensor in known)
+    with_audio = audio and hears(vision)
     loaded = [tensor for tensor in known if with_audio or not is_audio(tensor.name)]
     return loaded + [tensor for tensor in known if with_audio and tensor.name in _BOTH_TOWERS]
 
