@@ -148,6 +148,21 @@ def test_split_of_three_gpus_is_not_the_forks():
     )
 
 
+@pytest.mark.parametrize(
+    ("case", "model"), [("qwen3-docs-qwen3-8b-bf16", b.qwen3_8b), ("qwen3-docs-qwen3-32b-bf16", b.qwen3_32b)]
+)
+@pytest.mark.parametrize("n_input", [1, 6144, 14336, 30720])
+def test_transformers_after_generating(case, model, n_input):
+    """Published memory after 2,048 generated tokens is weights and cache to 0.4 %, below the bound of the peak."""
+    measured = field_cases()[case]["measured"]["gpu_memory_MB_by_input_tokens"][n_input]
+    engine = load_engine("transformers")
+    load = Workload(context_tokens=n_input + 2048, prompt_tokens=n_input, answer_tokens=2048)
+    device = engine.budget(model(), load, b.box(96, name="H20"), engine.settings(dtype="bf16")).devices[0]
+    held = sum(i.expected_bytes for i in device.items if i.component in {"weights", "kv_cache"}) / MIB
+    assert held == pytest.approx(measured, rel=0.004)
+    assert measured <= device.high_bytes / MIB
+
+
 def test_everything_left_out_has_a_reason():
     """No published figure is dropped silently."""
     assert all(LEFT_OUT.values())
