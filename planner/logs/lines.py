@@ -1,0 +1,39 @@
+"""A log as lines: streamed, without colour codes, however long the file or its lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from planner.units import MIB
+
+MAX_LINE = 64 * 1024  # characters kept of a line
+HEAD_BYTES = TAIL_BYTES = 16 * MIB  # read from either end of a longer log
+_COLOUR = re.compile(r"\x1b\[[0-9;]{0,20}m")
+
+
+def lines_of(file: BinaryIO, n_bytes: int) -> Iterator[str]:
+    """Yield the lines of a log of ``n_bytes``: all of a usual one, both ends of a huge one."""
+    if n_bytes <= HEAD_BYTES + TAIL_BYTES:
+        yield from _lines(file, n_bytes)
+        return
+    yield from _lines(file, HEAD_BYTES)
+    file.seek(n_bytes - TAIL_BYTES)
+    yield from _lines(file, TAIL_BYTES)
+
+
+def _lines(file: BinaryIO, limit: int) -> Iterator[str]:
+    """Yield lines until ``limit`` bytes are read; what is beyond ``MAX_LINE`` of one is left out."""
+    left, within = limit, False
+    while left > 0 and (raw := file.readline(min(MAX_LINE, left))):
+        left -= len(raw)
+        if not within:
+            yield clean(raw)
+        within = not raw.endswith(b"\n")
+
+
+def clean(raw: bytes) -> str:
+    """Return one line as text, without colours and line ends; bytes that are no UTF-8 are replaced."""
+    text = raw.decode("utf-8", "replace").rstrip("\r\n")
+    return _COLOUR.sub("", text) if "\x1b" in text else text
