@@ -20,8 +20,9 @@ from planner.workload import Workload
 
 SOURCE = "logs of Ollama 0.4 to 0.6 (ollama issues 9311, 8310, 7664)"
 BATCH = 512
-VISION_GRAPH = Span(low=2700 * MIB, expected=2_991_943_844, high=3300 * MIB)  # 2853.34 MiB, seen twice
-CONTEXT = Span(low=120 * MIB, expected=457 * MIB, high=1024 * MIB)  # 457 MiB is what it sets aside itself
+VISION_GRAPH = Span(low=2700 * MIB, expected=2_991_943_844, high=2900 * MIB)  # 2853.34 MiB, allocated twice
+SET_ASIDE = 457 * MIB  # what the runner itself leaves for each device's context
+MANY_UNITS = 96  # devices with more multiprocessors have larger contexts than that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,12 +89,23 @@ def tower_bytes(model: Model) -> int:
     return 2 * (model.parameters.vision + model.parameters.projector) * 108 // 100
 
 
+def tower_span(tower_bytes: int) -> Span:
+    """Return the tower's weights; logs print them to a tenth of a GiB."""
+    return Span(low=tower_bytes * 96 // 100, expected=tower_bytes, high=tower_bytes * 103 // 100)
+
+
+def context_of(gpu: Gpu) -> Span:
+    """Return the device context."""
+    high = SET_ASIDE if gpu.n_sms is None or gpu.n_sms <= MANY_UNITS else 640 * MIB
+    return Span(low=100 * MIB, expected=300 * MIB, high=high)
+
+
 def graph_span(language: Language, *, whole: bool) -> Span:
-    """Return the text graph: logits of a batch and its input, 258.5 MiB for 11B, 669.5 where layers are left out."""
+    """Return the text graph: logits of a batch and its input, 258.5 MiB for 11B; up to 669.5 with layers left out."""
     full = 4 * BATCH * (language.n_embd + language.n_vocab)
     if whole:
-        return Span(low=full, expected=full, high=2 * full)
-    return Span(low=full, expected=int(full * 2.59), high=4 * full)
+        return Span(low=full, expected=full, high=full * 6 // 5)
+    return Span(low=full, expected=full * 2, high=int(full * 2.6))
 
 
 def own_runner_budget(model: Model, workload: Workload, machine: Machine, settings: OllamaSettings) -> Budget:
@@ -119,9 +131,9 @@ def own_runner_budget(model: Model, workload: Workload, machine: Machine, settin
 
 def _room(gpu: Gpu, index: int, parts: Parts, graph: Span) -> int:
     """Return what this runner counts as room for layers on one GPU."""
-    taken = CONTEXT.expected + graph.expected
+    taken = SET_ASIDE + graph.high
     if index == 0 and parts.tower_bytes:
-        taken += parts.tower_bytes + VISION_GRAPH.expected
+        taken += tower_span(parts.tower_bytes).high + VISION_GRAPH.high
     return gpu.free_bytes - taken
 
 
@@ -170,28 +182,17 @@ def _gpu(model: Model, parts: Parts, gpu: Gpu, index: int, taken: tuple[int, int
     n_layers = model.language.n_layers
     output = past == n_layers + 1
     weights = sum(parts.layer_bytes[first:past]) + (parts.output_bytes if output else 0)
+    cached = fixed(sum(parts.cache_bytes[first:past]))
+    near = Span(low=weights, expected=weights, high=weights + weights // 100)
     items = [
-        _item(
-            "weights",
-            "language",
-            Span(low=weights, expected=weights, high=weights + weights // 50),
-            "tensors of its layers",
-        ),
-        _item(
-            "kv_cache", "language", fixed(sum(parts.cache_bytes[first:past])), "full layers 16 bit, cross layers 32 bit"
-        ),
+        _item("weights", "language", near, "tensors of its layers"),
+        _item("kv_cache", "language", cached, "full layers 16 bit, cross layers 32 bit"),
         _item("compute", "language", graph_span(model.language, whole=whole), "4 x batch x (embd + vocab)"),
-        _item("overhead", "language", CONTEXT, "device context"),
+        _item("overhead", "language", context_of(gpu), "device context"),
     ]
     if index == 0 and parts.tower_bytes:
-        tower = parts.tower_bytes
         items += [
-            _item(
-                "weights",
-                "vision",
-                Span(low=tower * 96 // 100, expected=tower, high=tower * 106 // 100),
-                "2 bytes, positions 4",
-            ),
+            _item("weights", "vision", tower_span(parts.tower_bytes), "2 bytes, positions 4"),
             _item("compute", "vision", VISION_GRAPH, "the tower's graph over four tiles"),
         ]
     last = min(past, n_layers)
