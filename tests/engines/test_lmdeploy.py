@@ -174,11 +174,13 @@ def test_emitted_command_and_python():
     emitted = engine("0.13.0").emit(model, Workload(context_tokens=2048), b.box(24, 24), chosen)
     assert emitted.command == (
         "lmdeploy serve api_server openbmb/MiniCPM-Llama3-V-2_5 --backend turbomind --session-len 2048 --tp 2 "
-        "--max-batch-size 16 --vision-max-batch-size 4"
+        "--max-batch-size 16 --vision-max-batch-size 4 --trust-remote-code"
     )
     ast.parse(emitted.config)
     assert "TurbomindEngineConfig(tp=2, session_len=2048, max_batch_size=16)" in emitted.config
-    assert "VisionConfig(max_batch_size=4)" in emitted.config
+    assert "VisionConfig(max_batch_size=4), trust_remote_code=True)" in emitted.config
+    older = engine("0.12.0").emit(model, Workload(context_tokens=2048), b.box(24, 24), chosen)
+    assert "trust" not in older.command + older.config
 
 
 def test_every_setting_is_an_option():

@@ -9,7 +9,7 @@ from planner.budget import Budget
 from planner.engines.containers import Container
 from planner.engines.engine import Emitted, Engine, Support
 from planner.engines.lmdeploy.budget import budget
-from planner.engines.lmdeploy.command import container, emit
+from planner.engines.lmdeploy.command import Release, container, emit
 from planner.engines.lmdeploy.rules import lmdeploy_rules
 from planner.engines.lmdeploy.settings import LmdeploySettings
 from planner.engines.options import options_table
@@ -45,14 +45,17 @@ def lmdeploy_engine(
             return settings.backend
         return "pytorch" if supported(model).backend == "lmdeploy-pytorch" else "turbomind"
 
+    def release(model: Model, settings: LmdeploySettings) -> Release:
+        return Release(backend=backend(model, settings), version=at, options=options, rules=rules)
+
     def planned(model: Model, workload: Workload, machine: Machine, settings: LmdeploySettings) -> Budget:
         return budget(model, workload, machine, settings, at, backend(model, settings), rules)
 
     def emitted(model: Model, workload: Workload, machine: Machine, settings: LmdeploySettings) -> Emitted:  # noqa: ARG001 - the protocol's
-        return emit(model, workload, settings, backend(model, settings), options)
+        return emit(model, workload, settings, release(model, settings))
 
     def boxed(model: Model, workload: Workload, machine: Machine, settings: LmdeploySettings) -> Container:  # noqa: ARG001 - the protocol's
-        return container(model, workload, settings, backend(model, settings), at, options)
+        return container(model, workload, settings, release(model, settings))
 
     return Engine(
         name="lmdeploy",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from planner.engines.containers import Container
 from planner.engines.engine import Emitted
+from planner.engines.lmdeploy.rules import LmdeployRules
 from planner.engines.lmdeploy.settings import LmdeploySettings
 from planner.engines.options import Options, arguments, command_line
 from planner.model import Model
@@ -25,14 +28,28 @@ _ENGINE_WORDS = (
 _BLOCK_WORD = {"turbomind": "cache_block_seq_len", "pytorch": "block_size"}
 
 
-def serve_options(workload: Workload, settings: LmdeploySettings, backend: str, options: Options) -> dict[str, object]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """What a command depends on beside the request: backend, version, options and rules."""
+
+    backend: str
+    version: str
+    options: Options
+    rules: LmdeployRules
+
+
+def serve_options(model: Model, workload: Workload, settings: LmdeploySettings, release: Release) -> dict[str, object]:
     """Return the options that differ from the engine's defaults; backend and session length always."""
     defaults = LmdeploySettings()
-    given: dict[str, object] = {"backend": backend, "session_len": settings.session_len or workload.context_tokens}
-    for name in options:
+    length = settings.session_len or workload.context_tokens
+    given: dict[str, object] = {"backend": release.backend, "session_len": length}
+    for name in release.options:
         value = getattr(settings, name)
         if name not in given and value != getattr(defaults, name):
             given[name] = value
+    asks = release.options.get("trust_remote_code")
+    if model.family in release.rules.trust_remote_code and asks is not None and asks.in_release(release.version):
+        given["trust_remote_code"] = True
     return given
 
 
@@ -46,6 +63,7 @@ def python_text(model: Model, given: dict[str, object]) -> str:
     engine = f"{name}({', '.join(f'{key}={value!r}' for key, value in words.items())})"
     vision = given.get("vision_max_batch_size")
     tail = f", vision_config=VisionConfig(max_batch_size={vision})" if vision else ""
+    tail += ", trust_remote_code=True" if given.get("trust_remote_code") else ""
     imported = f"{name}, VisionConfig, pipeline" if vision else f"{name}, pipeline"
     return (
         f"from lmdeploy import {imported}\n\n"
@@ -53,23 +71,21 @@ def python_text(model: Model, given: dict[str, object]) -> str:
     )
 
 
-def emit(model: Model, workload: Workload, settings: LmdeploySettings, backend: str, options: Options) -> Emitted:
+def emit(model: Model, workload: Workload, settings: LmdeploySettings, release: Release) -> Emitted:
     """Return the server's command line and the Python text."""
-    given = serve_options(workload, settings, backend, options)
-    words = ["lmdeploy", "serve", "api_server", model.hf_id or model.name, *arguments(options, given)]
+    given = serve_options(model, workload, settings, release)
+    words = ["lmdeploy", "serve", "api_server", model.hf_id or model.name, *arguments(release.options, given)]
     return Emitted(command=command_line(words), config=python_text(model, given))
 
 
-def container(  # noqa: PLR0913 - one container's circumstances
-    model: Model, workload: Workload, settings: LmdeploySettings, backend: str, version: str, options: Options
-) -> Container:
+def container(model: Model, workload: Workload, settings: LmdeploySettings, release: Release) -> Container:
     """Return the server as a container."""
-    given = serve_options(workload, settings, backend, options)
+    given = serve_options(model, workload, settings, release)
     return Container(
         name="lmdeploy",
-        image=f"openmmlab/lmdeploy:v{version.removeprefix('v')}",
+        image=f"openmmlab/lmdeploy:v{release.version.removeprefix('v')}",
         command=("lmdeploy", "serve", "api_server"),
-        arguments=(model.hf_id or model.name, *arguments(options, given)),
+        arguments=(model.hf_id or model.name, *arguments(release.options, given)),
         port=PORT,
         n_gpus=settings.tp,
         host_bytes=12 * GIB,

@@ -22,6 +22,7 @@ class LmdeployRules:
 
     native_tower: Mapping[str, str] = field(default_factory=dict)
     no_pytorch_kv_quantization: frozenset[str] = frozenset()
+    trust_remote_code: frozenset[str] = frozenset()  # families whose repositories bring code
     options: Options = field(default_factory=dict)
     overhead: OverheadTable | None = None
 
@@ -30,7 +31,11 @@ def lmdeploy_rules(data: Mapping[str, Any], options: Options, overhead: Overhead
     """Return the rules that ``profiles/engines/lmdeploy.yaml`` holds."""
     quiet = frozenset(data["no_pytorch_kv_quantization"])
     return LmdeployRules(
-        native_tower=data["native_tower"], no_pytorch_kv_quantization=quiet, options=options, overhead=overhead
+        native_tower=data["native_tower"],
+        no_pytorch_kv_quantization=quiet,
+        trust_remote_code=frozenset(data["trust_remote_code"]),
+        options=options,
+        overhead=overhead,
     )
 
 

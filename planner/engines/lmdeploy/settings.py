@@ -41,6 +41,7 @@ class LmdeploySettings:
     enable_prefix_caching: bool = False
     language_model_only: bool = False
     eager_mode: bool = False
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
