@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 PROFILE = ROOT / "profiles" / "engines" / "speed.yaml"
 Row = dict[str, Any]
 GDDR, HBM, OLD, ROCM = "CUDA, GDDR memory", "CUDA, HBM memory", "CUDA before Volta", "ROCm"
-APPLE, DISCRETE, VULKAN, SYCL, HOST = "Metal, Apple chips", "Metal, discrete GPUs", "Vulkan", "SYCL", "host"
+APPLE, DISCRETE, HOST = "Metal, Apple chips", "Metal, discrete GPUs", "host"
+VULKAN, SYCL = "Vulkan, integrated GPUs", "SYCL"
 
 # What each fit may move: the block's name and the key in it.
 DECODE = (

@@ -110,6 +110,9 @@ def _constants(row: dict[str, Any]) -> Constants:
     return Constants(
         activation_passes=row["activation_passes"],
         pipeline_gain=row["pipeline_gain"],
+        expert_layer_factor=row["expert_layer_factor"],
+        expert_matrix_factor=row["expert_matrix_factor"],
+        expert_spread=row["expert_spread"],
         hop_s=row["hop_us"] / 1e6,
         link_share=row["link_share"],
         all_reduce_s={link: us / 1e6 for link, us in row["all_reduce_us"].items()},

@@ -39,6 +39,11 @@ def rows(kind: str) -> list[dict[str, Any]]:
     return [row for row in data()["rows"] if kind in row]
 
 
+def later_rows(kind: str) -> list[dict[str, Any]]:
+    """Return rows found after the fit, which take no part in it."""
+    return [row for row in data()["later"] if kind in row]
+
+
 def encode_rows() -> list[dict[str, Any]]:
     """Return the rows about images."""
     return data()["encode"]
@@ -48,9 +53,9 @@ def _model(name: str) -> dict[str, Any]:
     return next(model for model in data()["models"] if model["name"] == name)
 
 
-def _active_bytes(row: dict[str, Any]) -> int:
+def _size(row: dict[str, Any]) -> dict[str, int]:
     key = (row["model"], row["quantization"])
-    return next(size["active_bytes"] for size in data()["sizes"] if (size["model"], size["quantization"]) == key)
+    return next(size for size in data()["sizes"] if (size["model"], size["quantization"]) == key)
 
 
 def gpu(name: str) -> Gpu:
@@ -88,7 +93,7 @@ def shares(row: dict[str, Any], table: SpeedTable) -> list[tuple[Device, float, 
 
 def _part(row: dict[str, Any], layers: float, *, output: bool) -> tuple[int, int]:
     """Return bytes and weights of so many layers, with or without the output matrix."""
-    model, active = _model(row["model"]), _active_bytes(row)
+    model, active = _model(row["model"]), _size(row)["active_bytes"]
     weights = model["layer_weights"] * layers / model["n_layers"] + (model["output_weights"] if output else 0)
     return round(active * weights / (model["layer_weights"] + model["output_weights"])), round(weights)
 
@@ -114,6 +119,7 @@ def predict_decode(row: dict[str, Any], table: SpeedTable) -> StageTime:
                 n_superblock_weights=n_weights if "_K" in row["quantization"] or "IQ" in row["quantization"] else 0,
                 kv_bytes=round(kv),
                 kv_repeat=model["kv_repeat"],
+                n_expert_layers=layers_here if model["experts"] else 0,
             )
         )
     return decode_time(works, engine=row["engine"], table=table, tensor_parallel=parallel)
@@ -125,13 +131,15 @@ def predict_prefill(row: dict[str, Any], table: SpeedTable) -> StageTime:
     works = []
     for device, layers, _ in shares(row, table):
         n_bytes, n_weights = _part(row, layers, output=False)
+        held = _size(row).get("held_bytes", 0) * layers / model["n_layers"]
         works.append(
             PrefillWork(
                 device=device,
                 n_layers=layers,
                 n_weights=n_weights,
-                weight_bytes=n_bytes,
+                weight_bytes=max(n_bytes, round(held)),
                 quantized=_quantized(row),
+                experts=model["experts"],
                 n_embd=model["n_embd"],
                 attention_width=round(model["attention_width"] * layers),
             )

@@ -30,6 +30,7 @@ class DecodeWork:
             arithmetic to turn back into numbers; plain blocks of 32 cost next to none.
         kv_bytes: bytes of the cache read for one token of one sequence at its context.
         kv_repeat: query heads per KV head.
+        n_expert_layers: how many of the layers are mixtures of experts, which take more launches.
         n_hops: how often a token's activations are handed to this device: once in a split by layers, once per layer
             where only the experts are elsewhere.
     """
@@ -41,6 +42,7 @@ class DecodeWork:
     n_superblock_weights: int
     kv_bytes: int
     kv_repeat: int = 1
+    n_expert_layers: int = 0
     n_hops: int = 1
 
 
@@ -94,7 +96,8 @@ def _on_device(work: DecodeWork, factors: EngineFactors, table: SpeedTable, sequ
     if sequences > 1:
         arithmetic = 2 * work.n_weights * sequences / (device.matrix_flops * kind.quantized_matrix_share)
         parts["arithmetic"] = max(0.0, arithmetic - sum(parts.values()))
-    _add_launches(parts, work.n_layers * (kind.layer_s if factors.layer_s is None else factors.layer_s), factors)
+    n_launched = work.n_layers + work.n_expert_layers * (table.constants.expert_layer_factor - 1)
+    _add_launches(parts, n_launched * (kind.layer_s if factors.layer_s is None else factors.layer_s), factors)
     spread = spread_of(device, max(kind.decode_spread, factors.spread), table)
     return stage("decode", parts, spread, device.basis, kind.source)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from planner.model import MoeFfn
 from planner.speed.costs import (
     attention_width,
     cache_bytes_per_token,
@@ -115,7 +116,8 @@ def plan_speed(  # noqa: PLR0913 - a plan is this many nouns
 
 
 def _decode_work(part: Part, model: Model, n_past: int, element_bytes: float) -> DecodeWork:
-    mixers = [model.language.layers[index].mixer for index in part.layers]
+    layers = [model.language.layers[index] for index in part.layers]
+    mixers = [layer.mixer for layer in layers]
     return DecodeWork(
         device=part.device,
         n_layers=len(part.layers),
@@ -124,6 +126,7 @@ def _decode_work(part: Part, model: Model, n_past: int, element_bytes: float) ->
         n_superblock_weights=part.used.n_superblock_weights,
         kv_bytes=sum(cache_bytes_per_token(mixer, n_past, element_bytes) for mixer in mixers),
         kv_repeat=max((query_heads_per_kv_head(mixer) for mixer in mixers), default=1),
+        n_expert_layers=sum(isinstance(layer.ffn, MoeFfn) for layer in layers),
         n_hops=part.n_hops,
     )
 
@@ -143,7 +146,8 @@ def _prefill_work(part: Part, model: Model, n_tokens: int, first: Part | None, t
     rate = None if first is None or first.gpu is None else link_bytes_per_s(first.gpu, table)
     carried = part.gpu is None and first is not None and rate is not None
     used = part.used - part.output
-    mixers = [model.language.layers[index].mixer for index in part.layers]
+    layers = [model.language.layers[index] for index in part.layers]
+    mixers = [layer.mixer for layer in layers]
     return PrefillWork(
         device=first.device if carried and first is not None else part.device,
         n_layers=len(part.layers),
@@ -151,6 +155,7 @@ def _prefill_work(part: Part, model: Model, n_tokens: int, first: Part | None, t
         weight_bytes=part.held.n_bytes - part.output.n_bytes,
         quantized=used.n_bytes < 1.5 * used.n_weights,
         n_embd=model.language.n_embd,
+        experts=part.held.n_bytes > part.used.n_bytes,
         attention_width=sum(attention_width(mixer, n_tokens) for mixer in mixers),
         link_bytes_per_s=rate if carried else None,
     )

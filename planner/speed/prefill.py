@@ -30,6 +30,7 @@ class PrefillWork:
         weight_bytes: as stored, read once per micro-batch.
         quantized: whether they are in a block format.
         n_embd: width of the model.
+        experts: whether its layers are mixtures of experts, whose products are small and many.
         attention_width: query heads x head size, summed over the attention layers on this device.
         link_bytes_per_s: where the weights stay in host memory and are carried over PCI Express, how fast; else None.
     """
@@ -40,6 +41,7 @@ class PrefillWork:
     weight_bytes: int
     quantized: bool
     n_embd: int
+    experts: bool = False
     attention_width: int = 0
     link_bytes_per_s: float | None = None
 
@@ -99,6 +101,10 @@ def _sped_up(time: StageTime, factor: float) -> StageTime:
 def _on_device(work: PrefillWork, n_tokens: int, n_past: int, n_micro: int, table: SpeedTable) -> StageTime:
     device, kind = work.device, work.device.kind
     share = kind.quantized_matrix_share if work.quantized else kind.matrix_share
+    spread = kind.prefill_spread
+    if work.experts:
+        share *= table.constants.expert_matrix_factor
+        spread = max(spread, table.constants.expert_spread)
     reached = device.bandwidth * kind.bandwidth_share
     activations = table.constants.activation_passes * work.n_layers * work.n_embd * _ACTIVATION_BYTES * n_tokens
     parts = {
@@ -108,4 +114,4 @@ def _on_device(work: PrefillWork, n_tokens: int, n_past: int, n_micro: int, tabl
     }
     if work.link_bytes_per_s:
         parts["weights over PCI Express"] = work.weight_bytes * n_micro / work.link_bytes_per_s
-    return stage("prefill", parts, spread_of(device, kind.prefill_spread, table), device.basis, kind.source)
+    return stage("prefill", parts, spread_of(device, spread, table), device.basis, kind.source)

@@ -68,6 +68,9 @@ class Constants:
 
     activation_passes: float  # times that a layer's activations cross memory when a prompt is processed
     pipeline_gain: float  # share of ideal pipelining that several devices reach on one prompt
+    expert_layer_factor: float  # fixed cost of a layer with experts, in those of a plain one
+    expert_matrix_factor: float  # of the matrix share that layers with experts reach in prompt processing
+    expert_spread: float  # least spread of that
     hop_s: float  # handing a token's activations to the next device
     link_share: float  # of the printed rate of PCI Express
     all_reduce_s: dict[str, float]  # by link: direct (NVLink or peer to peer), host
