@@ -21,6 +21,7 @@ from planner.engines.llama_cpp.shortening import Run, find_runs, is_proven, kept
 from planner.model import Vision
 
 FlashAttention = Literal["on", "off", "auto"]
+MOST_PLANS = 512  # remembered per tower
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,8 @@ class Encoder:
         """
         key = (picture, flash)
         if key not in self._plans:
+            if len(self._plans) >= MOST_PLANS:
+                self._plans.clear()
             short = self.planned(picture, flash=flash, runs=self.runs) if self.runs else None
             self._plans[key] = short or self.full_plan(picture, flash=flash)
         return self._plans[key]
@@ -119,12 +122,18 @@ def _plan(done: Simulation, backends: Backends) -> Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ComputeMemory:
-    """Arenas on the tower's GPU and on the host. ``flash``: whether attention runs in one operation in the end."""
+class Compute:
+    """Compute arenas in bytes: on the tower's device (0 where that is the host) and on the host."""
 
     device_bytes: int
     host_bytes: int
-    flash: bool
+
+    def plus(self, other: Compute) -> Compute:
+        """Return both together."""
+        return Compute(
+            device_bytes=self.device_bytes + other.device_bytes,
+            host_bytes=self.host_bytes + other.host_bytes,
+        )
 
 
 class Session:
@@ -135,6 +144,7 @@ class Session:
         self.encoder = encoder
         self.device_bytes = self.host_bytes = 0
         self.flash = flash_attn != "off"
+        self._last: Picture | None = None
         self._current = self._reserve(warm_up)
         if flash_attn == "auto" and self._current.flash_refused:
             self.flash = False
@@ -148,10 +158,13 @@ class Session:
 
     def encode(self, picture: Picture) -> None:
         """Encode a picture: where its tensors fit the places already planned, nothing is reserved."""
+        if picture == self._last:
+            return
+        self._last = picture
         if not self._current.holds(self.encoder.plan(picture, flash=self.flash)):
             self._current = self._reserve(picture)
 
     @property
-    def memory(self) -> ComputeMemory:
+    def arenas(self) -> Compute:
         """The arenas as they stand."""
-        return ComputeMemory(device_bytes=self.device_bytes, host_bytes=self.host_bytes, flash=self.flash)
+        return Compute(device_bytes=self.device_bytes, host_bytes=self.host_bytes)

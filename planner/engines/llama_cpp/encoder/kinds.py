@@ -112,7 +112,8 @@ class EncoderKind:
     side of a patch where the engine has its own. ``patch_merges``: patches are that much larger, nothing merges later.
     ``depth``: ``all`` blocks run, all ``before_last``, or those up to the last feature layer. ``batched``: equal
     pictures are encoded together by programs that batch. ``modality``: what the tower hears or sees. ``overview``: side
-    in pixels of the picture of the whole, where the tower treats it unlike its tiles.
+    in pixels of the picture of the whole, where the tower treats it unlike its tiles. ``audio``: type of the audio
+    tower beside it where the file does not name one; ``none`` where the engine does not load any.
     """
 
     stages: tuple[Stage, ...]
@@ -125,6 +126,7 @@ class EncoderKind:
     batched: bool = False
     modality: Literal["vision", "audio"] = "vision"
     overview: int = 0
+    audio: str = ""
 
     @property
     def masks(self) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from planner.engines.llama_cpp.encoder.bounds import assumed_compute_bytes, may_hold_scores
-from planner.engines.llama_cpp.encoder.buffers import Encoder, FlashAttention, Picture, Session
+from planner.engines.llama_cpp.encoder.buffers import Compute, Encoder, FlashAttention, Picture, Session
 from planner.engines.llama_cpp.encoder.kinds import EncoderKind, isqrt
 from planner.engines.llama_cpp.encoder.tower import number_of
 from planner.engines.llama_cpp.encoder.weights import encoder_weights, hears
@@ -22,23 +22,7 @@ AUDIO_FRAMES = 3000
 MOST_MERGED = 1 << 16  # patches per side of a token that the engine accepts
 AUDIO_PATCH = 4  # frames that become one position at least, for the bound
 WARM_UP_PATCHES = 128  # per side: the most that any type is known to warm up with, unless the file sets its pixels
-AUDIO_OF_BOTH = {"qwen2.5o": "qwen2a"}  # one word for both towers
-WITHOUT_AUDIO = frozenset({"gemma3nv"})  # types whose audio tower the engine skips
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compute:
-    """Compute arenas in bytes: on the tower's device (0 where that is the host) and on the host."""
-
-    device_bytes: int
-    host_bytes: int
-
-    def plus(self, other: Compute) -> Compute:
-        """Return both together."""
-        return Compute(
-            device_bytes=self.device_bytes + other.device_bytes,
-            host_bytes=self.host_bytes + other.host_bytes,
-        )
+NO_AUDIO = "none"
 
 
 NOTHING = Compute(device_bytes=0, host_bytes=0)
@@ -120,16 +104,17 @@ def encoder_buffers(  # noqa: PLR0913 - a tower, its pictures and the settings t
         max_tokens: ``--image-max-tokens``.
         warm_up: false with ``--no-warmup``: nothing is reserved before the first picture.
     """
-    weights = encoder_weights(vision, on_gpu=on_gpu, audio=vision.projector not in WITHOUT_AUDIO)
     asked = list(pictures)
     kind = kinds.get(vision.projector)
+    audio_word = kind.audio if kind is not None else ""
+    weights = encoder_weights(vision, on_gpu=on_gpu, audio=audio_word != NO_AUDIO)
     known = None
     if kind is not None and kind.modality == "vision":
         first = warm_up_picture(vision, kind, max_tokens) if warm_up else None
         known = _simulated(vision, kind, first, asked, flash_attn, (on_gpu, compute_capability))
     at_load, peak, flash = known or _assumed(vision, asked, flash_attn, on_gpu=on_gpu)
     basis: Basis = "exact" if known else "assumed"
-    heard, heard_basis = _audio(vision, kinds, flash_attn, on_gpu=on_gpu, compute_capability=compute_capability)
+    heard, heard_basis = _audio(vision, audio_word, kinds, flash_attn, (on_gpu, compute_capability))
     return EncoderBuffers(
         on_gpu=on_gpu,
         weights_bytes=weights.loaded_bytes,
@@ -167,21 +152,17 @@ def _simulated(  # noqa: PLR0913 - a tower, what it is given, and where it runs
         return NOTHING, NOTHING, flash_attn != "off"
     try:
         session = Session(encoder, flash_attn, begin)
-        at_load = _arenas(session) if first else NOTHING
+        at_load = session.arenas if first else NOTHING
         for picture in pictures:
             session.encode(picture)
     except (ArithmeticError, LookupError, TypeError, ValueError):
         return None
-    return at_load, _arenas(session), session.flash
+    return at_load, session.arenas, session.flash
 
 
 def is_plausible(vision: Vision) -> bool:
     """Whether sizes are positive and there are no more blocks than stored tensors."""
     return min(vision.n_embd, vision.n_heads, vision.patch_size) > 0 and 0 <= vision.n_layers <= len(vision.tensors)
-
-
-def _arenas(session: Session) -> Compute:
-    return Compute(device_bytes=session.device_bytes, host_bytes=session.host_bytes)
 
 
 def _assumed(
@@ -203,16 +184,18 @@ def _bound(n_bytes: int, *, on_gpu: bool) -> Compute:
 # ---- the other tower of a file with two
 
 
-def audio_tower(vision: Vision) -> Vision | None:
-    """Return the audio tower of a projector file as a value of the same kind, or None."""
-    if vision.projector in WITHOUT_AUDIO or not hears(vision):
+def audio_tower(vision: Vision, word: str = "") -> Vision | None:
+    """Return the audio tower of a projector file as a value of the same kind, or None.
+
+    ``word``: its type where the file does not name one; ``none`` where the engine loads none.
+    """
+    if word == NO_AUDIO or not hears(vision):
         return None
     facts: dict[str, Number] = {k.removeprefix("audio."): v for k, v in vision.facts.items() if k.startswith("audio.")}
-    word = str(facts.get("projector_type", AUDIO_OF_BOTH.get(vision.projector, "")))
     return replace(
         vision,
         tower="audio",
-        projector=word,
+        projector=str(facts.get("projector_type", word)),
         n_layers=_number(facts, "block_count"),
         n_embd=_number(facts, "embedding_length"),
         n_ff=_number(facts, "feed_forward_length"),
@@ -233,18 +216,17 @@ _TOWERS: dict[int, tuple[Vision, Vision | None]] = {}
 
 def _audio(
     vision: Vision,
+    word: str,
     kinds: Mapping[str, EncoderKind],
     flash_attn: FlashAttention,
-    *,
-    on_gpu: bool,
-    compute_capability: int,
+    where: tuple[bool, int],
 ) -> tuple[Compute, Basis]:
-    """Return what the file's audio tower reserves at load."""
+    """Return what the file's audio tower reserves at load; ``where``: on a GPU or not, compute capability."""
     held = _TOWERS.get(id(vision))
     if held is None or held[0] is not vision:
         if len(_TOWERS) >= _MOST_ENCODERS:
             _TOWERS.clear()
-        held = _TOWERS[id(vision)] = (vision, audio_tower(vision))
+        held = _TOWERS[id(vision)] = (vision, audio_tower(vision, word))
     tower = held[1]
     if tower is None:
         return NOTHING, "exact"
@@ -252,10 +234,10 @@ def _audio(
     kind = kinds.get(tower.projector)
     known = None
     if kind is not None and kind.modality == "audio":
-        known = _simulated(tower, kind, frames, (), flash_attn, (on_gpu, compute_capability))
+        known = _simulated(tower, kind, frames, (), flash_attn, where)
     if known is None:
         n_bytes = assumed_compute_bytes(replace(tower, patch_size=AUDIO_PATCH), AUDIO_FRAMES * AUDIO_PATCH, AUDIO_PATCH)
-        return _bound(n_bytes, on_gpu=on_gpu), "assumed"
+        return _bound(n_bytes, on_gpu=where[0]), "assumed"
     return known[0], "exact"
 
 
