@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from planner.catalog.foreign import parse_foreign_yaml
 from planner.errors import SourceError, UsageError
 from planner.gpu_catalog import MAX_GPUS, find_entry, parse_gpus, sized_gpu
 from planner.machine import Backend, Gpu, Host, Machine
+from planner.strict import Between, read_record
 from planner.units import GIB, KIB, MIB, format_bytes, parse_bytes
 
 if TYPE_CHECKING:
@@ -23,41 +22,39 @@ ASSUMED_CORES = 8
 _RATE = re.compile(r"\s*(\d{1,9}(?:\.\d{1,6})?)\s*([MGT])B/s\s*")
 _DECIMAL = {"M": 10**6, "G": 10**9, "T": 10**12}
 
-Size = Annotated[int, Field(ge=0, le=1 << 60)] | str
-Rate = Annotated[int, Field(gt=0, le=1 << 60)] | str
-Tflops = Annotated[float | int, Field(gt=0, le=1e6)]
+Size = Annotated[int, Between(0, 1 << 60)] | str
+Rate = Annotated[int, Between(1, 1 << 60)] | str
+Tflops = Annotated[float | int, Between(1e-6, 1e6)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
-
-
-class _Gpu(_Strict):
-    name: Annotated[str, Field(max_length=200)] = ""
-    count: Annotated[int, Field(ge=1, le=MAX_GPUS)] = 1
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Gpu:
+    name: Annotated[str, Between(0, 200)] = ""
+    count: Annotated[int, Between(1, MAX_GPUS)] = 1
     total: Size | None = None
     free: Size | None = None
     backend: Backend | None = None
-    architecture: Annotated[str, Field(max_length=60)] | None = None
+    architecture: Annotated[str, Between(0, 60)] | None = None
     compute_capability: str | float | None = None
     bandwidth: Rate | None = None
     fp16_tflops: Tflops | None = None
     fp32_tflops: Tflops | None = None
-    units: Annotated[int, Field(gt=0, le=100_000)] | None = None
-    pcie_generation: Annotated[int, Field(ge=1, le=9)] | None = None
-    pcie_lanes: Annotated[int, Field(ge=1, le=32)] | None = None
+    units: Annotated[int, Between(1, 100_000)] | None = None
+    pcie_generation: Annotated[int, Between(1, 9)] | None = None
+    pcie_lanes: Annotated[int, Between(1, 32)] | None = None
     unified_memory: bool | None = None
     async_copies: bool | None = None
-    uuid: Annotated[str, Field(max_length=200)] | None = None
-    driver: Annotated[str, Field(max_length=60)] | None = None
+    uuid: Annotated[str, Between(0, 200)] | None = None
+    driver: Annotated[str, Between(0, 60)] | None = None
 
 
-class _Machine(_Strict):
-    gpus: Annotated[list[_Gpu], Field(max_length=MAX_GPUS)] = []
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Machine:
+    gpus: Annotated[tuple[_Gpu, ...], Between(0, MAX_GPUS)] = ()
     ram: Size
     ram_free: Size | None = None
-    cores: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    cpu: Annotated[str, Field(max_length=200)] = ""
+    cores: Annotated[int, Between(1, 100_000)] | None = None
+    cpu: Annotated[str, Between(0, 200)] = ""
     host_bandwidth: Rate | None = None
 
 
@@ -74,10 +71,7 @@ def machine_of(mapping: object, where: str = "machine") -> Machine:
     Raises:
         UsageError: a wrong key or value, in one line that names it.
     """
-    try:
-        raw = _Machine.model_validate(mapping)
-    except ValidationError as error:
-        raise UsageError(f"{where}{_first_problem(error)}") from error
+    raw = read_record(_Machine, mapping, where)
     host = _host(raw, where)
     gpus = tuple(
         gpu
@@ -140,22 +134,6 @@ def machine_yaml(machine: Machine) -> str:
     if host.bandwidth_bytes_per_s is not None:
         mapping["host_bandwidth"] = host.bandwidth_bytes_per_s
     return str(yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True))
-
-
-def _first_problem(error: ValidationError) -> str:
-    """Return the path and sentence of the first problem; unions name their parts, which the user never wrote."""
-    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    path = [
-        part for part in problem["loc"] if isinstance(part, int) or not part.startswith(("function", "constrained"))
-    ]
-    names = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path if part not in {"int", "str"})
-    if problem["type"] == "extra_forbidden":
-        return f"{names[:80]}: unknown key; known: {', '.join(_known_keys(path))}"
-    return f"{names[:80]}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
-
-
-def _known_keys(path: list[int | str]) -> list[str]:
-    return list((_Gpu if "gpus" in path else _Machine).model_fields)
 
 
 def _host(raw: _Machine, where: str) -> Host:

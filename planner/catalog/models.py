@@ -13,6 +13,7 @@ from planner.errors import SourceError, UsageError
 from planner.file_types import known_file_type
 from planner.quantization import tensor_bytes
 from planner.recipe import quantized_tensors
+from planner.strict import read_record
 from planner.tensors import language_tensors, vision_tensors
 from planner.units import align
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from planner.catalog.profile import Profile
-    from planner.model import Model, Tensor
+    from planner.model import Model, Tensor, Vision
 
 Engine = Literal["gguf", "hf"]
 DEFAULT_FILE_TYPE = "Q4_K_M"  # what llama.cpp and Ollama fetch unless told otherwise
@@ -42,7 +43,7 @@ def load_model(name: str, quantization: str | None = None, engine: Engine = "ggu
         UsageError: no such model (the message names the nearest), or no such file type.
         SourceError: the profile is damaged.
     """
-    from planner.catalog.build import model_of  # noqa: PLC0415 - pydantic is behind it
+    from planner.catalog.build import model_of  # noqa: PLC0415 - not needed to find out that a name is unknown
 
     profile = find_model(name, engine)
     model = model_of(profile)
@@ -58,7 +59,7 @@ def with_tensors(model: Model, file_type: str) -> Model:
     """Return ``model`` as a GGUF file of ``file_type`` and an F16 projector file would store it."""
     language, vision = model.language, model.vision
     tensors = quantized_tensors(language, file_type, language_tensors(language))
-    projector = () if vision is None else vision_tensors(vision, language.n_embd)
+    projector = () if vision is None else _projector_tensors(model.name, vision, language.n_embd)
     return replace(
         model,
         language=replace(language, tensors=tensors),
@@ -67,6 +68,14 @@ def with_tensors(model: Model, file_type: str) -> Model:
         file_bytes=_data_bytes(tensors),
         projector_file_bytes=_data_bytes(projector) if projector else None,
     )
+
+
+def _projector_tensors(name: str, vision: Vision, n_embd_text: int) -> tuple[Tensor, ...]:
+    """Return the tensors of the projector file, refusing facts that make none (a head count of 0)."""
+    try:
+        return vision_tensors(vision, n_embd_text)
+    except (ArithmeticError, IndexError, TypeError, ValueError) as error:
+        raise SourceError(f"{name}: the facts of its vision tower contradict each other: {error}") from error
 
 
 def _data_bytes(tensors: Iterable[Tensor]) -> int:
@@ -121,15 +130,13 @@ def list_profiles(engine: Engine = "hf", *, unlisted: bool = False) -> tuple[Pro
 
 @cache
 def _checked(stem: str, engine: Engine) -> Profile:
-    from pydantic import ValidationError  # noqa: PLC0415 - not needed to find out that a name is unknown
-
-    from planner.catalog.profile import Profile  # noqa: PLC0415 - same
+    from planner.catalog.profile import Profile  # noqa: PLC0415 - not needed to find out that a name is unknown
 
     whole = unfolded(_extended(stem), gguf=engine == "gguf")
     try:
-        profile = Profile.model_validate(whole)
-    except ValidationError as error:
-        raise SourceError(f"{_place(stem)}: {' '.join(str(error).split())[:500]}") from error
+        profile = read_record(Profile, whole)
+    except UsageError as error:
+        raise SourceError(f"{_place(stem)}: {error}") from error
     if profile.name != stem:
         raise SourceError(f"{_place(stem)}: its name is {profile.name!r}")
     return profile

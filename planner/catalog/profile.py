@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import date
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from planner.strict import Between
 
+PositiveInt = Annotated[int, Between(1)]
 Fact = int | float | str | bool | list[int] | None
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
-
-
-class AttentionData(_Strict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionData:
     """Softmax attention. ``head_dim`` where keys and values are equally wide; ``kv_from``: reads that layer's cache."""
 
     heads: PositiveInt
@@ -34,7 +33,8 @@ class AttentionData(_Strict):
     kv_from: int | None = None
 
 
-class LatentData(_Strict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentData:
     """Multi-head latent attention."""
 
     heads: PositiveInt
@@ -46,7 +46,8 @@ class LatentData(_Strict):
     absorbed: bool = True
 
 
-class CrossData(_Strict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossData:
     """Attention over the vision tower's output."""
 
     heads: PositiveInt
@@ -54,7 +55,8 @@ class CrossData(_Strict):
     head_dim: PositiveInt
 
 
-class DeltaNetData(_Strict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeltaNetData:
     """Gated delta net."""
 
     key_heads: PositiveInt
@@ -63,13 +65,15 @@ class DeltaNetData(_Strict):
     conv: PositiveInt
 
 
-class ShortConvData(_Strict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShortConvData:
     """Gated short convolution."""
 
     conv: PositiveInt
 
 
-class MambaData(_Strict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MambaData:
     """Selective state space."""
 
     version: Literal[1, 2]
@@ -80,7 +84,8 @@ class MambaData(_Strict):
     rank: PositiveInt
 
 
-class FfnData(_Strict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FfnData:
     """Dense feed-forward block."""
 
     width: PositiveInt
@@ -89,7 +94,8 @@ class FfnData(_Strict):
     bias: bool = False
 
 
-class ExpertsData(_Strict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertsData:
     """Mixture of experts; ``router`` and ``normalise`` default to what the engine does for the architecture."""
 
     count: PositiveInt
@@ -107,7 +113,8 @@ class ExpertsData(_Strict):
     down_scale: bool = False
 
 
-class KindData(_Strict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KindData:
     """One kind of layer: exactly one mixer, at most one feed-forward block."""
 
     attention: AttentionData | None = None
@@ -120,7 +127,8 @@ class KindData(_Strict):
     experts: ExpertsData | None = None
 
 
-class LanguageData(_Strict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanguageData:
     """The language model; ``order`` names the kind of every layer."""
 
     architecture: str
@@ -133,20 +141,22 @@ class LanguageData(_Strict):
     mtp_layers: int = 0
     deepstack_layers: int = 0
     embd_per_layer: int = 0
-    rope_factors: list[PositiveInt] = []
+    rope_factors: tuple[PositiveInt, ...] = ()
     kinds: dict[str, KindData]
-    order: list[str]
-    facts: dict[str, Fact] = {}
+    order: tuple[str, ...]
+    facts: dict[str, Fact] = field(default_factory=dict)
 
 
-class RuleData(_Strict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleData:
     """A resizing rule by its word in ``planner.vision``."""
 
     rule: str
-    parameters: dict[str, Fact] = {}
+    parameters: dict[str, Fact] = field(default_factory=dict)
 
 
-class VisionData(_Strict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisionData:
     """Vision tower and projector."""
 
     tower: str
@@ -157,11 +167,12 @@ class VisionData(_Strict):
     heads: PositiveInt
     patch_size: PositiveInt
     image_size: int
-    facts: dict[str, Fact] = {}
-    rules: dict[Literal["processor", "mtmd"], RuleData] = {}
+    facts: dict[str, Fact] = field(default_factory=dict)
+    rules: dict[Literal["processor", "mtmd"], RuleData] = field(default_factory=dict)
 
 
-class ParametersData(_Strict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParametersData:
     """Published counts; ``linear``: in linear layers. ``counted``: nothing is published, the shapes were added up."""
 
     total: PositiveInt
@@ -173,19 +184,20 @@ class ParametersData(_Strict):
     counted: bool = False
 
 
-class Profile(_Strict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
     """One model of the catalogue. ``listed``: false for another setting of a model that is listed already."""
 
     name: str
     family: str
-    aliases: list[str] = []
+    aliases: tuple[str, ...] = ()
     listed: bool = True
     hf_id: str | None = None
     architecture_class: str | None = None
     parameters: ParametersData | None = None
-    quantizations: list[str] = ["F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"]
+    quantizations: tuple[str, ...] = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0")
     language: LanguageData
     vision: VisionData | None = None
     source: str
     checked: date
-    notes: list[str] = []
+    notes: tuple[str, ...] = ()

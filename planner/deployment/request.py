@@ -6,13 +6,9 @@ refused, and every message says which key, its value and what is allowed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
-
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from planner.advice import Question
 from planner.catalog.engines import load_engine
@@ -24,27 +20,28 @@ from planner.machine_file import machine_of
 from planner.model import Model
 from planner.placement.objective import Prefer
 from planner.sources.opening import open_model
+from planner.strict import Between, read_record
 from planner.workload import ImageSize, Workload, parse_image_size
 
 MAX_TOKENS = 1 << 30
 MAX_IMAGES = 10_000
-_Count = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+_Count = Annotated[int, Between(1, MAX_TOKENS)]
+_Tokens = Annotated[int, Between(0, MAX_TOKENS)]
+_Few = Annotated[int, Between(1, 65536)]
 
 
-class _Workload(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
-
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Workload:
     context: _Count | None = None
-    sequences: Annotated[int, Field(ge=1, le=65536)] = 1
-    images: Annotated[list[str], Field(max_length=MAX_IMAGES)] = []
-    batch: Annotated[int, Field(ge=1, le=65536)] = 1
-    prompt_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] = 512
-    answer_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] = 512
+    sequences: _Few = 1
+    images: Annotated[tuple[str, ...], Between(0, MAX_IMAGES)] = ()
+    batch: _Few = 1
+    prompt_tokens: _Tokens = 512
+    answer_tokens: _Tokens = 512
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
-
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
     model: str
     projector: str | None = None
     quantization: str | None = None
@@ -52,7 +49,7 @@ class _Request(BaseModel):
     engine_version: str | None = None
     machine: dict[str, Any] | None = None
     workload: _Workload = _Workload()
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +72,6 @@ class Deployment:
 DEFAULT_CONTEXT_TOKENS = 4096
 
 
-@lru_cache(maxsize=16)
-def _settings_adapter(settings_type: type) -> TypeAdapter[Any]:
-    return TypeAdapter(settings_type)
-
-
 def parse_settings(engine: Engine, given: Mapping[str, object]) -> Any:  # noqa: ANN401 - each engine has its own class
     """Return the engine's settings value for the keys ``given``.
 
@@ -87,27 +79,18 @@ def parse_settings(engine: Engine, given: Mapping[str, object]) -> Any:  # noqa:
         UsageError: an unknown key or a value of the wrong type, named.
     """
     try:
-        return _settings_adapter(engine.settings).validate_json(json.dumps(dict(given), default=str))
-    except ValidationError as error:
-        raise UsageError(f"{engine.name} {_first_error(error, 'settings')}") from None
-
-
-def _first_error(error: ValidationError, root: str) -> str:
-    details = error.errors(include_url=False)[0]
-    path = ".".join(str(part) for part in (root, *details["loc"]) if part != "")
-    if details["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
-        return f"{path}: there is no such key"
-    shown = repr(details.get("input"))
-    return f"{path}: {details['msg']}, not {shown[:60]}"
+        return read_record(engine.settings, dict(given), "settings")
+    except UsageError as error:
+        raise UsageError(f"{engine.name} {error}") from None
 
 
 def _validated(data: object) -> _Request:
     if not isinstance(data, dict):
         raise UsageError("a request is a mapping with at least the key 'model'")
     try:
-        return _Request.model_validate(data)
-    except ValidationError as error:
-        raise UsageError(f"request: {_first_error(error, '')}") from None
+        return read_record(_Request, data)
+    except UsageError as error:
+        raise UsageError(f"request: {error}") from None
 
 
 def parse_request(data: object, *, machine: Machine | None = None, detect: Callable[[], Machine]) -> Deployment:

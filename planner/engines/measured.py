@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import ClassVar, Literal
+from typing import Literal
 
 from planner.budget import Basis, Budget, DeviceBudget, Item
 from planner.engines.engine import Emitted, Engine, Support
@@ -32,8 +32,6 @@ Dtype = Literal["fp32", "fp16", "bf16", "int8"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredSettings:
     """The type that the model runs in."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
 
     dtype: Dtype = "fp32"
 

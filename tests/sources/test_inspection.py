@@ -24,6 +24,7 @@ from planner.sources.gguf.model import model_from_files
 from planner.sources.image_rules import with_mtmd_rule
 from planner.sources.inspection import inspect, kv_bytes_per_token
 from planner.sources.opening import open_model
+from planner.strict import read_record
 
 DAY = date(2026, 11, 20)
 STEMS = sorted({name.rsplit(".", 2)[0] for name in language_headers()})
@@ -31,7 +32,7 @@ STEMS = sorted({name.rsplit(".", 2)[0] for name in language_headers()})
 
 def loaded(text):
     """Return the model of a profile's text."""
-    return model_of(Profile.model_validate(unfolded(parse_foreign_yaml(text, "p.yaml"), gguf=True)))
+    return model_of(read_record(Profile, unfolded(parse_foreign_yaml(text, "p.yaml"), gguf=True)))
 
 
 def stored(tensors):

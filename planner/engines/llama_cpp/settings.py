@@ -6,7 +6,7 @@ Defaults are those of llama.cpp 0.5.0-dev (ggml 0.25.3): ``common/common.h`` and
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from planner.errors import UsageError
 from planner.units import align
@@ -20,10 +20,9 @@ CONTEXT_MULTIPLE = 256  # cells of a sequence are padded to this (llama-context.
 class LlamaCppSettings:
     """One server's or command's flags; ``None`` leaves the choice to the workload or the engine.
 
-    ``device`` "none" keeps the engine off all GPUs. ``ctx_size`` is the total of ``-c``; ``n_gpu_layers`` -1 means all; ``fit_target`` is in MiB per device.
+    ``device`` "none" keeps the engine off all GPUs. ``ctx_size`` is the total of ``-c``; ``n_gpu_layers`` -1 means all;
+    ``fit_target`` is in MiB per device.
     """
-
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
 
     program: Literal["llama-server", "llama-cli", "llama-mtmd-cli"] = "llama-server"
     ctx_size: int | None = None

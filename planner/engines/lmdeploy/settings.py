@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from planner.engines.versions import parse_version
 from planner.errors import UsageError
@@ -24,8 +24,6 @@ PYTORCH_KV: dict[int, tuple[int, int]] = {0: (16, 0), 8: (8, 4), 4: (4, 4), 16: 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LmdeploySettings:
     """Options of the two backends; ``vision_max_batch_size`` is ``VisionConfig(max_batch_size)``, in images."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
 
     backend: Literal["auto", "turbomind", "pytorch"] = "auto"
     tp: int = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from planner.engines.options import Options
 from planner.errors import UsageError
@@ -13,8 +13,6 @@ from planner.errors import UsageError
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OllamaSettings:
     """``num_gpu`` counts layers, -1 leaves them to the engine; ``gpu_overhead`` is in bytes per GPU."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
 
     num_ctx: int | None = None
     num_gpu: int = -1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from planner.engines.options import Options
 from planner.errors import UsageError
@@ -31,8 +31,6 @@ _PREFILL_SIZES = {2048: 42, 4096: 50, 8192: 58, 16384: 74}
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SglangSettings:
     """Options of the server with underscores; ``None`` leaves the choice to the release and the GPU."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
 
     tp_size: int = 1
     pp_size: int = 1

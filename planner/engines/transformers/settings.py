@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 DType = Literal["fp32", "fp16", "bf16"]
 AttentionImplementation = Literal["sdpa", "eager", "flash_attention_2"]
@@ -26,8 +26,6 @@ class TransformersSettings:
     after them, ``single`` puts all on the first GPU, ``cpu`` on the host. ``processor``: words for the image processor,
     such as ``max_pixels``.
     """
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
 
     dtype: DType = "bf16"
     attn_implementation: AttentionImplementation = "sdpa"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from planner.engines.versions import parse_version
 from planner.errors import UsageError
@@ -37,8 +37,6 @@ KV_BYTES: dict[str, tuple[int, int]] = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VllmSettings:
     """Options of ``vllm serve`` with underscores; ``None`` leaves the choice to the release and the GPU."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
 
     gpu_memory_utilization: float | None = None
     kv_cache_memory_bytes: int | None = None
