@@ -13,6 +13,7 @@ from llamacpp_rows import Case, fresh_cases, measured_case, table, traits
 
 from planner.engines.llama_cpp.bound import bound_bytes
 from planner.engines.llama_cpp.compute import _simulated, compute_buffers, output_buffer_bytes
+from planner.engines.llama_cpp.flash_attention import mixer_supported
 from planner.engines.llama_cpp.language_graph import language_graph
 from planner.engines.llama_cpp.schedule import arenas
 from planner.engines.llama_cpp.shortening import find_runs, kept_layers, layer_signatures
@@ -175,6 +176,22 @@ def test_more_tokens_or_cells_never_need_less(dense):
     assert sizes == sorted(sizes)
     sizes = [compute_buffers(replace(dense, n_cells=n)).bytes_by_device for n in (512, 4096, 32768)]
     assert sizes == sorted(sizes)
+
+
+def test_auto_gives_flash_attention_up_where_it_lands_elsewhere():
+    """Supported head sizes are not enough: on the border of host and GPU layers the operation may be drawn over."""
+    automatic = [case for case in fresh_cases() if case.settings.flash_attn == "auto"]
+    given_up = [case for case in automatic if not case.request().flash_attn]
+    surprising = [c for c in given_up if all(mixer_supported(layer.mixer) for layer in c.language.layers)]
+    assert 0 < len(surprising) < len(given_up) < len(automatic)
+    assert missed(surprising) == {}
+
+
+def test_answers_are_remembered_by_content(dense):
+    """An equal request gives the same answer, another one its own."""
+    again = replace(dense, weights=dict(dense.weights))
+    assert compute_buffers(again) is compute_buffers(dense)
+    assert compute_buffers(replace(dense, n_tokens=dense.n_tokens // 2)) != compute_buffers(dense)
 
 
 @pytest.mark.parametrize("name", TABLES)
