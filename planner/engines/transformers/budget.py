@@ -3,8 +3,8 @@
 Nothing is reserved ahead: the cache grows with the sequences, so figures are those of the load asked for. ``low`` of
 the KV cache is what the prompt leaves behind, ``expected`` what stands after the answer, ``high`` what the whole
 ``context_tokens`` would need; with ``answer_tokens: 0`` and ``context_tokens`` no longer than the prompt, all are the
-prefill's exact bytes. ``compute`` is the peak of the prefill less the cache it holds then (or of a decode step, where
-that is more). What sliding windows will cut at the first decode step stands as overhead until then.
+prefill's exact bytes. ``compute`` is the peak of the prefill less the cache it holds then; its ``high`` covers
+a decode step at that length, too. What sliding windows will cut at the first decode step stands as overhead until then.
 """
 
 from __future__ import annotations

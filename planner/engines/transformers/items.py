@@ -108,9 +108,9 @@ def running_items(call: Call, share: Share) -> list[Item]:
 
 
 def _cache_item(call: Call, share: Share, kept: int) -> Item:
-    p, workload = call.prefill, call.workload
-    answered = p.n_tokens + workload.answer_tokens
-    whole = max(answered, workload.context_tokens)
+    p = call.prefill
+    answered = p.n_tokens + call.workload.answer_tokens
+    whole = longest_tokens(call)
     return Item(
         component="kv_cache",
         part="language",
@@ -136,8 +136,9 @@ def _cache_item(call: Call, share: Share, kept: int) -> Item:
 def _compute_item(call: Call, share: Share, held: int) -> Item:
     p = call.prefill
     peak = call.peak(share)
-    n_bytes = max(peak.n_bytes - held, decode_step_bytes(p, p.n_tokens) if share.layers else 0, 0)
-    margin = int(max(peak.n_bytes, n_bytes) * p.margin) + MIB
+    n_bytes = max(peak.n_bytes - held, 0)
+    margin = int(peak.n_bytes * p.margin) + MIB
+    step = decode_step_bytes(p, longest_tokens(call)) if share.layers else 0
     basis: Basis = "modelled" if p.traced else "assumed"
     return Item(
         component="compute",
@@ -145,12 +146,17 @@ def _compute_item(call: Call, share: Share, held: int) -> Item:
         resident_bytes=0,
         low_bytes=max(0, n_bytes - margin),
         expected_bytes=n_bytes,
-        high_bytes=n_bytes + margin,
+        high_bytes=max(n_bytes + margin, step),
         basis=basis,
         formula=f"largest moment of the prefill less the KV cache held then; here: {peak.at}",
         source=call.forms.source,
         inputs={**peak.tensors, "vision_peak": tower_bytes(call) if share.tower else 0, "kv_cache_held": held},
     )
+
+
+def longest_tokens(call: Call) -> int:
+    """Return the tokens that one sequence can come to: prompt and answer, or the whole context."""
+    return max(call.prefill.n_tokens + call.workload.answer_tokens, call.workload.context_tokens)
 
 
 def tower_bytes(call: Call) -> int:
