@@ -20,7 +20,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "tests")]
 import fit_speed  # noqa: E402 - beside this script
 import speed_rows  # noqa: E402 - beside the tests
 
-from planner.engine_tables import speed_table  # noqa: E402 - after the path
+from planner.catalog.tables import speed_table  # noqa: E402 - after the path
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import speed_rows  # noqa: E402 - beside the tests
 
-from planner.engine_tables import speed_table, speed_table_of  # noqa: E402 - after the path
+from planner.catalog.tables import speed_table, speed_table_of  # noqa: E402 - after the path
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from planner.engine_tables import overhead_table
+from planner.catalog.tables import overhead_table
 from planner.gpu_catalog import find_gpu, gpu_entries, gpu_of, parse_gpus
 from planner.memory.overhead import overhead_bytes
 from planner.units import GIB, MIB

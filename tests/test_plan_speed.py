@@ -8,7 +8,7 @@ import pytest
 
 from planner.catalog import load_model
 from planner.catalog.engines import load_engine
-from planner.engine_tables import speed_table
+from planner.catalog.tables import speed_table
 from planner.gpu_catalog import parse_gpus
 from planner.machine import Host, Machine
 from planner.speed import plan_speed

@@ -12,7 +12,7 @@ import speed_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.engine_tables import speed_table
+from planner.catalog.tables import speed_table
 from planner.gpu_catalog import gpu_entries, parse_gpus
 from planner.machine import Gpu, Host
 from planner.speed import (
@@ -121,7 +121,7 @@ def test_rows_held_back_behave_the_same() -> None:
     """Factors fitted on every second GPU predict the others about as well: median within 15 %, 85 % in range."""
     import yaml
 
-    from planner.engine_tables import speed_table_of
+    from planner.catalog.tables import speed_table_of
 
     fit_speed = fit_module()
     raw = yaml.safe_load(fit_speed.PROFILE.read_text(encoding="utf-8"))
@@ -390,3 +390,21 @@ def test_a_probe_is_short_and_plausible() -> None:
     rate = probe_bandwidth(host)
     assert rate is None or 1e9 < rate < 2e12
     assert probe_bandwidth(replace(host, free_bytes=GIB // 4)) is None
+
+
+def test_the_page_shows_these_predictions() -> None:
+    """docs/speed.md is what the script writes from the factors as they stand, row by row."""
+    import importlib.util
+    from pathlib import Path
+
+    folder = Path(__file__).parents[1] / "docs"
+    spec = importlib.util.spec_from_file_location("build_speed", folder / "build_speed.py")
+    assert spec is not None
+    assert spec.loader is not None
+    build = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build)
+    page = set((folder / "speed.md").read_text(encoding="utf-8").splitlines())
+    decode = build.table_of(DECODE_ROWS, "decode_tokens_per_s", speed_rows.predict_decode)[0]
+    prefill = build.table_of(PREFILL_ROWS, "prefill_tokens_per_s", speed_rows.predict_prefill)[0]
+    written = [*decode, *prefill, *build.later_section(), *build.encode_section()]
+    assert [line for line in written if line not in page] == []

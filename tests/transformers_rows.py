@@ -17,7 +17,7 @@ from typing import Any
 from planner.budget import Budget
 from planner.catalog.data import load_data
 from planner.catalog.models import load_model
-from planner.engine_tables import overhead_table
+from planner.catalog.tables import overhead_table
 from planner.engines.engine import Engine
 from planner.engines.transformers import TransformersSettings, transformers_engine
 from planner.machine import Gpu, Host, Machine

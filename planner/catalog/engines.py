@@ -78,7 +78,7 @@ def support_tables() -> Mapping[str, SupportTable]:
 @cache
 def llama_cpp_data() -> LlamaCppData:
     """Return llama.cpp's tables: graphs, encoders, overhead."""
-    from planner.engine_tables import overhead_table  # noqa: PLC0415 - one engine at a time
+    from planner.catalog.tables import overhead_table  # noqa: PLC0415 - one engine at a time
     from planner.engines.llama_cpp.encoder.kinds import encoder_kinds  # noqa: PLC0415
     from planner.engines.llama_cpp.engine import LlamaCppData  # noqa: PLC0415
     from planner.engines.llama_cpp.traits import traits_from  # noqa: PLC0415
@@ -121,7 +121,7 @@ def _llama_cpp(version: str | None) -> Engine:
 
 
 def _vllm(version: str | None) -> Engine:
-    from planner.engine_tables import overhead_table  # noqa: PLC0415 - one engine at a time
+    from planner.catalog.tables import overhead_table  # noqa: PLC0415 - one engine at a time
     from planner.engines.vllm import vllm_engine  # noqa: PLC0415
 
     rules, options = load_data("engines/vllm.yaml"), load_data("engines/options/vllm.yaml")
@@ -129,7 +129,7 @@ def _vllm(version: str | None) -> Engine:
 
 
 def _lmdeploy(version: str | None) -> Engine:
-    from planner.engine_tables import overhead_table  # noqa: PLC0415 - one engine at a time
+    from planner.catalog.tables import overhead_table  # noqa: PLC0415 - one engine at a time
     from planner.engines.lmdeploy import lmdeploy_engine  # noqa: PLC0415
 
     rules, options = load_data("engines/lmdeploy.yaml"), load_data("engines/options/lmdeploy.yaml")
@@ -144,7 +144,7 @@ def _ollama(version: str | None) -> Engine:
 
 
 def _transformers(version: str | None) -> Engine:
-    from planner.engine_tables import overhead_table  # noqa: PLC0415 - one engine at a time
+    from planner.catalog.tables import overhead_table  # noqa: PLC0415 - one engine at a time
     from planner.engines.transformers import transformers_engine  # noqa: PLC0415
 
     moments = load_data("engines/transformers/moments.yaml")
@@ -152,7 +152,7 @@ def _transformers(version: str | None) -> Engine:
 
 
 def _sglang(version: str | None) -> Engine:
-    from planner.engine_tables import overhead_table  # noqa: PLC0415 - one engine at a time
+    from planner.catalog.tables import overhead_table  # noqa: PLC0415 - one engine at a time
     from planner.engines.sglang import sglang_engine  # noqa: PLC0415
 
     rules, options = load_data("engines/sglang.yaml"), load_data("engines/options/sglang.yaml")

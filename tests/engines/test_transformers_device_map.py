@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from planner.catalog.data import load_data
 from planner.catalog.models import load_model
-from planner.engine_tables import overhead_table
+from planner.catalog.tables import overhead_table
 from planner.engines.transformers.budget import TransformersData, budget
 from planner.engines.transformers.device_map import balanced_limits, place
 from planner.engines.transformers.forms import forms_of
