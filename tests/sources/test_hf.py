@@ -352,6 +352,10 @@ HOSTILE = {
     "nested_is_list": {"model_type": "gemma3", "text_config": [], "vision_config": {}},
     "tower": {**CONFIGURATIONS["qwen2.5-vl-3b"][0], "vision_config": {"depth": 10**9}},
     "patch": {**CONFIGURATIONS["gemma-3-4b"][0], "vision_config": {"patch_size": 0, "image_size": 896}},
+    "tower_heads": {
+        **CONFIGURATIONS["deepseek-ocr"][0],
+        "vision_config": {"width": {"clip-l-14-224": {"image_size": 224, "patch_size": 14}, "sam_vit_b": {"heads": 0}}},
+    },
     "experts": {**CONFIGURATIONS["qwen3-vl-30b-a3b"][0]["text_config"], "num_experts_per_tok": 1000},
     "shared": {
         "model_type": "gemma4",

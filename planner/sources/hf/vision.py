@@ -12,6 +12,7 @@ from planner.sources.hf.words import Lookup
 from planner.sources.image_rules import check_parameters
 
 if TYPE_CHECKING:
+    from planner.model import Number
     from planner.sources.hf.documents import Documents
     from planner.sources.hf.words import RuleWords, VisionWords
 
@@ -26,6 +27,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "image_size": ("image_size",),
 }
 _NEEDED = ("n_layers", "n_embd", "n_heads", "patch_size")
+_MAX_FACT = 1 << 28
 _LIMITS = {"n_layers": 1024, "n_embd": 1 << 20, "n_ff": 1 << 22, "n_heads": 1 << 14, "patch_size": 1 << 12}
 
 
@@ -49,7 +51,7 @@ def vision_from_config(documents: Documents, words: VisionWords) -> Vision:
         n_heads=found["n_heads"],
         patch_size=found["patch_size"],
         image_size=found["image_size"],
-        facts={key: v for key, wanted in words.facts.items() if (v := documents.value(wanted)) is not None},
+        facts=_facts(documents, words),
         rules={engine: _rule(documents, rule) for engine, rule in words.rules.items()},
     )
 
@@ -67,6 +69,25 @@ def unknown_vision(documents: Documents) -> Vision:
         patch_size=found["patch_size"],
         image_size=found["image_size"],
     )
+
+
+def _facts(documents: Documents, words: VisionWords) -> dict[str, Number]:
+    """Return the further facts, within bounds: a whole number is a count or a width, a list has places or sizes."""
+    found: dict[str, Number] = {}
+    for key, wanted in words.facts.items():
+        value = documents.value(wanted)
+        if value is None:
+            continue
+        if not _sensible(value):
+            raise SourceError(f"{documents.vision.where}: {key} of the vision tower makes no sense")
+        found[key] = value
+    return found
+
+
+def _sensible(value: Number) -> bool:
+    if isinstance(value, tuple):
+        return all(0 <= n <= _MAX_FACT for n in value)
+    return isinstance(value, bool) or not isinstance(value, int) or 1 <= value <= _MAX_FACT
 
 
 def _rule(documents: Documents, words: RuleWords) -> ImageRule:
