@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from planner.file_types import DEFAULT_FORMATS, known_file_type
+from planner.quantization.file_types import DEFAULT_FORMATS, known_file_type
 from planner.model import Attention, GatedDeltaNet, LatentAttention, MoeFfn, Tensor
 from planner.quantization import FORMATS
 

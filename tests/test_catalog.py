@@ -17,7 +17,7 @@ from planner.catalog.build import model_of
 from planner.catalog.merging import merged, unfolded
 from planner.catalog.profile import Profile
 from planner.errors import SourceError, UsageError
-from planner.file_types import known_file_type
+from planner.quantization.file_types import known_file_type
 from planner.model import Attention, CrossAttention, GatedDeltaNet, LatentAttention, ShortConv
 from planner.quantization import tensor_bytes
 from planner.strict import read_record

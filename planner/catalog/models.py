@@ -10,7 +10,7 @@ from planner.catalog.data import load_data, profiles_folder, read_text
 from planner.catalog.directories import profile_text, read_user_profile, replacements, user_profiles
 from planner.catalog.merging import merged, unfolded
 from planner.errors import SourceError, UsageError
-from planner.file_types import known_file_type
+from planner.quantization.file_types import known_file_type
 from planner.quantization import tensor_bytes
 from planner.recipe import quantized_tensors
 from planner.strict import read_record

@@ -227,7 +227,7 @@ def _from_folder(folder: Folder, wanted: _Wanted, hf_id: str | None = None) -> M
 def _as_gguf(model: Model, quantization: str | None) -> Model:
     """Return the model of a folder as a converted file of ``quantization`` would store it."""
     from planner.catalog.models import DEFAULT_FILE_TYPE, with_tensors  # noqa: PLC0415 - see _from_folder
-    from planner.file_types import known_file_type  # noqa: PLC0415 - see _from_folder
+    from planner.quantization.file_types import known_file_type  # noqa: PLC0415 - see _from_folder
 
     if not model.language.layers:
         return model

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from planner.errors import SourceError
-from planner.file_types import FILE_TYPE_NUMBERS
+from planner.quantization.file_types import FILE_TYPE_NUMBERS
 from planner.model import Model, Parameters
 from planner.sources.gguf.file import read_gguf
 from planner.sources.gguf.language import language_from_gguf
