@@ -118,7 +118,7 @@ def _from_path(path: Path, wanted: _Wanted) -> Model:
     if path.name.endswith(".safetensors") or path.name in {"config.json", "model.safetensors.index.json"}:
         return _from_folder(_local(path.parent), wanted)
     if path.suffix.lower() in {".yaml", ".yml"}:
-        from planner.sources.measured import read_measured  # noqa: PLC0415 - pydantic is behind it
+        from planner.sources.measured import read_measured  # noqa: PLC0415 - only for folders
 
         return read_measured(path)
     file = read_gguf(path)
@@ -214,7 +214,7 @@ def _present(folder: Folder, name: str) -> ByteSource:
 
 
 def _from_folder(folder: Folder, wanted: _Wanted, hf_id: str | None = None) -> Model:
-    from planner.sources.hf import model_from_folder  # noqa: PLC0415 - pydantic is behind it
+    from planner.sources.hf import model_from_folder  # noqa: PLC0415 - only for folders
 
     ggufs = [name for name in folder.files if name.endswith(".gguf") and "mmproj" not in name.lower()]
     if "config.json" not in folder.files and ggufs:
@@ -272,7 +272,7 @@ def _with_reason(network: Network, why: str) -> Network:
 
 
 def _local(path: Path) -> Folder:
-    from planner.sources.hf.documents import LocalFolder  # noqa: PLC0415 - pydantic is behind it
+    from planner.sources.hf.documents import LocalFolder  # noqa: PLC0415 - only for folders
 
     return LocalFolder(path=path)
 

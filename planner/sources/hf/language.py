@@ -14,11 +14,11 @@ from planner.model import Language, Layer
 from planner.sources.hf.documents import with_defaults
 from planner.sources.hf.ffn import ffn_of
 from planner.sources.hf.mixers import KINDS, Shape, layer_kinds, mixer_of, windows
+from planner.sources.hf.words import LanguageWords
 
 if TYPE_CHECKING:
     from planner.model import Number
     from planner.sources.hf.documents import Documents
-    from planner.sources.hf.words import LanguageWords
     from planner.sources.json_text import Fields
 
 MAX_LAYERS = 512
@@ -92,8 +92,6 @@ def language_from_standard_keys(documents: Documents, model_type: str) -> Langua
     if missing or foreign:
         what = f"{', '.join(missing)} is missing" if missing else f"{foreign[0]} describes layers of another kind"
         return _unknown(text, f"the model type {model_type!r} is not known and {what}")
-    from planner.sources.hf.words import LanguageWords  # noqa: PLC0415 - pydantic only where it is needed
-
     found = language_from_config(documents, LanguageWords(architecture=""))
     note = f"the model type {model_type!r} is not known; plain attention is read from the standard keys"
     return _with_facts(found, {"assumed": note})

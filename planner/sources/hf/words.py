@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Annotated, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Literal
 
 from planner.catalog import load_data
-from planner.errors import SourceError
+from planner.errors import SourceError, UsageError
+from planner.strict import read_record
 
 DATA = "sources/hf.yaml"
 
@@ -16,20 +16,17 @@ _Scalar = int | float | bool | str
 Switch = bool | str  # a fact, or the key of the configuration that says so
 
 
-class _Words(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
-
-
-class Lookup(_Words):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lookup:
     """A value read from the first path present, else ``default``, and what shapes it.
 
     ``divide``, ``square`` and ``plus`` apply to numbers in this order; ``pad`` fills a list with zeros to that length;
     ``from_end`` counts the negative entries of a list back from the number at that path; ``equals`` asks a question.
     """
 
-    at: list[str] = []
+    at: list[str] = field(default_factory=list)
     default: _Scalar | list[int] | None = None
-    divide: list[str | int | float] = []
+    divide: list[str | int | float] = field(default_factory=list)
     square: bool = False
     plus: int = 0
     pad: int = 0
@@ -37,10 +34,11 @@ class Lookup(_Words):
     equals: _Scalar | None = None
 
 
-Value = Annotated[_Scalar | list[int] | Lookup, Field(union_mode="left_to_right")]
+Value = int | float | bool | str | list[int] | Lookup
 
 
-class AttentionWords(_Words):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionWords:
     """What the configuration does not say about attention, or says under a key of its own."""
 
     qkv: Literal["split", "fused"] = "split"
@@ -52,7 +50,8 @@ class AttentionWords(_Words):
     gated: bool = False
 
 
-class WindowWords(_Words):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowWords:
     """Which layers see only a window, and where its width stands."""
 
     key: str = "sliding_window"
@@ -62,7 +61,8 @@ class WindowWords(_Words):
     enabled_by: str | None = None
 
 
-class FfnWords(_Words):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FfnWords:
     """How the dense block is stored."""
 
     key: str = "intermediate_size"
@@ -71,7 +71,8 @@ class FfnWords(_Words):
     divide: int = 1  # gate and up counted together
 
 
-class ExpertWords(_Words):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertWords:
     """A mixture of experts: what the configuration leaves to the modelling code."""
 
     ff_key: str = "moe_intermediate_size"
@@ -86,11 +87,12 @@ class ExpertWords(_Words):
     dense_beside: bool = False
 
 
-class LanguageWords(_Words):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanguageWords:
     """The language part of one ``model_type``."""
 
     architecture: str
-    defaults: dict[str, _Scalar | list[int] | None] = {}
+    defaults: dict[str, _Scalar | list[int] | None] = field(default_factory=dict)
     tied: bool = False
     attention: AttentionWords = AttentionWords()
     window: WindowWords | None = None
@@ -98,46 +100,51 @@ class LanguageWords(_Words):
     experts: ExpertWords = ExpertWords()
     post_norms: bool = False
     mla_absorbed: bool = True
-    facts: dict[str, Value] = {}
+    facts: dict[str, Value] = field(default_factory=dict)
 
 
-class RuleWords(_Words):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleWords:
     """The resizing rule of the image processor, in the words of ``planner.vision``."""
 
     rule: str
-    parameters: dict[str, Value] = {}
+    parameters: dict[str, Value] = field(default_factory=dict)
 
 
-class VisionWords(_Words):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisionWords:
     """The vision tower of one family."""
 
     tower: str
     projector: str
-    defaults: dict[str, _Scalar | list[int] | None] = {}
-    keys: dict[str, Value] = {}
-    facts: dict[str, Value] = {}
-    rules: dict[str, RuleWords] = {}
+    defaults: dict[str, _Scalar | list[int] | None] = field(default_factory=dict)
+    keys: dict[str, Value] = field(default_factory=dict)
+    facts: dict[str, Value] = field(default_factory=dict)
+    rules: dict[str, RuleWords] = field(default_factory=dict)
 
 
-class ModelWords(_Words):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelWords:
     """One ``model_type`` of a whole model (or several, told apart by ``when``)."""
 
     family: str
-    when: dict[str, list[_Scalar]] = {}
+    when: dict[str, list[_Scalar]] = field(default_factory=dict)
     text: str | None = None  # key of the nested language configuration; None: the top level
     vision_at: str = "vision_config"
     language: str | None = None  # entry under ``language``; None: the nested model_type
     vision: VisionWords | None = None
 
 
-class PartWords(_Words):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartWords:
     """Prefixes of tensor names by part; the longest match decides, ``language`` where none does."""
 
     vision: list[str]
     projector: list[str]
 
 
-class Data(_Words):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
     """The whole file."""
 
     source: str
@@ -154,9 +161,8 @@ def words() -> Data:
     Raises:
         SourceError: the file of this installation is damaged.
     """
-    raw = dict(load_data(DATA))
-    raw["checked"] = str(raw.get("checked"))
+    raw = load_data(DATA)
     try:
-        return Data.model_validate(raw)
-    except ValidationError as error:
-        raise SourceError(f"profiles/{DATA}: {' '.join(str(error).split())[:400]}") from error
+        return read_record(Data, {**raw, "checked": str(raw.get("checked"))})
+    except UsageError as error:
+        raise SourceError(f"profiles/{DATA}: {error}") from error
