@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
-from planner.catalog.data import load_data, profiles_folder
+from planner.catalog.data import load_data, parse_yaml, profiles_folder, read_text
 from planner.errors import UsageError
 from planner.machine import Backend, Gpu
 from planner.units import format_bytes, parse_bytes
@@ -20,6 +19,7 @@ MAX_GPUS = 64
 _NVIDIA_WORDS = ("nvidia", "geforce", "tesla", "quadro", "rtx", "gtx")
 _OTHER_WORDS = ("amd", "radeon", "rx", "intel", "arc", "apple", "graphics", "gpu", "generation", "gen", "edition")
 _BRANDS = frozenset((*_NVIDIA_WORDS, *_OTHER_WORDS, "r", "tm"))
+_CARD = re.compile(r"^(?=- )", re.MULTILINE)
 _WORD = re.compile(r"(?:rtx|gtx|rx)(?=\d)|[a-z0-9+]+")
 _MEMORY = re.compile(r"\s+\(?(\d{1,4})\s*gi?b?\)?\s*$", re.IGNORECASE)
 _SIZE = re.compile(r"\s*\d+(?:\.\d+)?\s*[KMGT](?:i?B)?\s*", re.IGNORECASE)
@@ -82,8 +82,20 @@ def _entry(raw: Mapping[str, Any]) -> GpuEntry:
 @cache
 def gpu_entries() -> tuple[GpuEntry, ...]:
     """Return every card of ``profiles/gpus/``, file by file."""
+    return tuple(_parsed(text) for text in _texts())
+
+
+@cache
+def _texts() -> dict[str, str]:
+    """Return the text of every card, unparsed, with its key: whatever a card is called is in that."""
     names = sorted(file.name for file in profiles_folder().joinpath("gpus").iterdir() if file.name.endswith(".yaml"))
-    return tuple(_entry(raw) for name in names for raw in load_data(f"gpus/{name}"))
+    texts = (text for name in names for text in _CARD.split(read_text(f"gpus/{name}"))[1:])
+    return {text: _key(text) for text in texts}
+
+
+@cache
+def _parsed(text: str) -> GpuEntry:
+    return _entry(parse_yaml(text, "profiles/gpus")[0])
 
 
 def _key(name: str) -> str:
@@ -98,26 +110,30 @@ def _bare(name: str) -> str:
 
 
 @cache
-def _index() -> dict[str, tuple[GpuEntry, ...]]:
-    index: dict[str, tuple[GpuEntry, ...]] = {}
-    for entry in gpu_entries():
-        for key in {_key(name) for name in (entry.name, _bare(entry.name), *entry.aliases)}:
-            index[key] = (*index.get(key, ()), entry)
-    return index
+def _called(key: str) -> tuple[GpuEntry, ...]:
+    """Return the entries one of whose names has this key; no other cards are parsed than those whose text holds it."""
+    entries = (_parsed(text) for text, text_key in _texts().items() if key in text_key)
+    return tuple(entry for entry in entries if key in _keys(entry))
+
+
+def _keys(entry: GpuEntry) -> set[str]:
+    return {_key(name) for name in (entry.name, _bare(entry.name), *entry.aliases)}
 
 
 def _named(name: str) -> tuple[GpuEntry, ...]:
     """Return the entries called ``name``; a trailing size chooses among those that are called the rest."""
-    exact = _index().get(_key(name), ())
+    exact = _called(_key(name))
     size = _MEMORY.search(name)
     if exact or size is None:
         return exact
     nominal_bytes = parse_bytes(f"{size[1]}GiB")
-    rest = _index().get(_key(_bare(name)), ())
+    rest = _called(_key(_bare(name)))
     return tuple(entry for entry in rest if entry.memory_bytes in {nominal_bytes, None})
 
 
 def _unknown(name: str) -> UsageError:
+    import difflib  # noqa: PLC0415 - only errors need it
+
     by_lower = {entry.name.lower(): entry.name for entry in gpu_entries()}
     near = difflib.get_close_matches(_bare(name).lower()[:60], by_lower, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(by_lower[one] for one in near)}? " if near else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
@@ -67,12 +67,32 @@ def engine_version(word: str) -> str:
     return load_engine(word).version
 
 
+class _SupportTables(Mapping[str, "SupportTable"]):
+    """The tables by engine, each read when it is looked at."""
+
+    def __getitem__(self, engine: str) -> SupportTable:
+        if engine not in _SUPPORT_TABLES:
+            raise KeyError(engine)
+        return _support_table(engine)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_SUPPORT_TABLES)
+
+    def __len__(self) -> int:
+        return len(_SUPPORT_TABLES)
+
+
+@cache
+def _support_table(engine: str) -> SupportTable:
+    from planner.engines.support import support_table  # noqa: PLC0415 - the tables are large
+
+    return support_table(load_data(f"engines/support/{engine}.yaml"))
+
+
 @cache
 def support_tables() -> Mapping[str, SupportTable]:
     """Return what each engine's releases load."""
-    from planner.engines.support import support_table  # noqa: PLC0415 - the tables are large
-
-    return {name: support_table(load_data(f"engines/support/{name}.yaml")) for name in _SUPPORT_TABLES}
+    return _SupportTables()
 
 
 @cache

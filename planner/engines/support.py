@@ -93,8 +93,9 @@ def loads(  # noqa: PLR0913 - the words a model may be known by
     Raises:
         UsageError: ``version`` is no version.
     """
-    families = _families(tables, family, architecture_class, gguf_architecture)
     backends = _BACKENDS.get(engine, (engine,))
+    own = {row.family for backend in backends if backend in tables for row in tables[backend].rows}
+    families = (family,) if family in own else _families(tables, family, architecture_class, gguf_architecture)
     answers = [_one(tables, backend, families, version) for backend in backends]
     answer = next((a for a in answers if a.verdict in {"supported", "remote_code"}), None)
     if answer is None:
