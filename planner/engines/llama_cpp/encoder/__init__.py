@@ -1,6 +1,6 @@
 """The vision encoder's memory, from its own operations: weights, what is reserved at load, the largest picture."""
 
-from planner.engines.llama_cpp.encoder.buffers import Compute, Encoder, Picture, Session
+from planner.engines.llama_cpp.encoder.buffers import Compute, Encoder, Picture, RunningEncoder
 from planner.engines.llama_cpp.encoder.kinds import EncoderKind, encoder_kinds
 from planner.engines.llama_cpp.encoder.memory import EncoderBuffers, encoder_buffers, fit_reservation
 from planner.engines.llama_cpp.encoder.pictures import encoding_batches, picture_of, pictures_of
@@ -13,7 +13,7 @@ __all__ = [
     "EncoderKind",
     "EncoderWeights",
     "Picture",
-    "Session",
+    "RunningEncoder",
     "encoder_buffers",
     "encoder_kinds",
     "encoder_weights",

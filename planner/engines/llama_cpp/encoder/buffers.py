@@ -136,7 +136,7 @@ class Compute:
         )
 
 
-class Session:
+class RunningEncoder:
     """The arenas of a running engine: they grow with pictures and never shrink."""
 
     def __init__(self, encoder: Encoder, flash_attn: FlashAttention, warm_up: Picture) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from planner.engines.llama_cpp.encoder.bounds import assumed_compute_bytes, may_hold_scores
-from planner.engines.llama_cpp.encoder.buffers import Compute, Encoder, FlashAttention, Picture, Session
+from planner.engines.llama_cpp.encoder.buffers import Compute, Encoder, FlashAttention, Picture, RunningEncoder
 from planner.engines.llama_cpp.encoder.kinds import EncoderKind, isqrt
 from planner.engines.llama_cpp.encoder.tower import number_of
 from planner.engines.llama_cpp.encoder.weights import encoder_weights, hears
@@ -151,13 +151,13 @@ def _simulated(  # noqa: PLR0913 - a tower, what it is given, and where it runs
     if begin is None:
         return NOTHING, NOTHING, flash_attn != "off"
     try:
-        session = Session(encoder, flash_attn, begin)
-        at_load = session.arenas if first else NOTHING
+        running = RunningEncoder(encoder, flash_attn, begin)
+        at_load = running.arenas if first else NOTHING
         for picture in pictures:
-            session.encode(picture)
+            running.encode(picture)
     except (ArithmeticError, LookupError, TypeError, ValueError):
         return None
-    return at_load, session.arenas, session.flash
+    return at_load, running.arenas, running.flash
 
 
 def is_plausible(vision: Vision) -> bool:
