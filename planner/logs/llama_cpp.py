@@ -22,6 +22,7 @@ _SETTING = re.compile(
 )
 _CACHE = re.compile(r"size\s+=\s*\d{1,9}\.\d\d MiB.{0,60}?\bK \((\w+)\):.{0,30}?\bV \((\w+)\):")
 _LATENT_CACHE = re.compile(r"KV self size\s+=\s*\d{1,9}\.\d\d MiB, c\^KV \((\w+)\):")
+_REPEATING = re.compile(r"offloading (\d{1,6}) repeating layers to GPU")
 _OFFLOADED = re.compile(r"offloaded (\d{1,6})/(\d{1,6}) layers to GPU")
 _MODEL = re.compile(
     r"(?:print_info|llm_load_print_meta): "
@@ -51,8 +52,14 @@ class _Load:
     n_towers: int = 0
     tower_device: str = "Host"
     offloaded: tuple[int, int] | None = None
+    n_repeating: int | None = None
     pipeline: bool = False
     probe: bool = False  # a dry load that allocates nothing
+
+    @property
+    def output_left(self) -> bool:
+        """Whether the output layer was left on the host, as builds before 2025 do in a partial offload."""
+        return bool(self.n_repeating) and self.offloaded is not None and self.n_repeating == self.offloaded[0]
 
     @property
     def measured(self) -> bool:
@@ -92,7 +99,8 @@ class LlamaCppReader:
         component = _COMPONENTS.get(kind or "model", "kv_cache" if kind and kind.startswith("DSV4") else "weights")
         # a graph reserved anew replaces the one before; caches and weights stand beside each other
         order: object = self.load.n_contexts if component == "compute" else len(self.load.figures)
-        self._add(name, component, "language", f"{kind or 'model'} buffer", number, unit, order)
+        word = " (mapped file)" if name.endswith("_Mapped") else " (repacked)" if "REPACK" in name else ""
+        self._add(name, component, "language", f"{kind or 'model'} buffer{word}", number, unit, order)
 
     def _add(  # noqa: PLR0913 - a figure has many parts
         self, name: str, component: str, part: str, term: str, number: str, unit: str, order: object
@@ -128,6 +136,8 @@ class LlamaCppReader:
             self.load.settings["cache_type_k"] = latent[1]
         elif (offloaded := _OFFLOADED.search(line)) is not None:
             self.load.offloaded = int(offloaded[1]), int(offloaded[2])
+        elif (repeating := _REPEATING.search(line)) is not None:
+            self.load.n_repeating = int(repeating[1])
         elif (model := _MODEL.search(line)) is not None:
             self.load.model[model[1]] = model[2].strip()
         elif (tower := _VISION_BACKEND.search(line)) is not None:
@@ -207,7 +217,8 @@ class LlamaCppReader:
         if said.get("flash_attn", "auto") in _FLASH:
             found["flash_attn"] = _FLASH[said["flash_attn"]]
         if load.offloaded is not None:
-            found["n_gpu_layers"] = -1 if load.offloaded[0] >= load.offloaded[1] else load.offloaded[0]
+            n_layers = load.offloaded[0] + load.output_left
+            found["n_gpu_layers"] = -1 if n_layers >= load.offloaded[1] else n_layers
         if load.n_towers and load.tower_device == "Host" and any(f.device != "Host" for f in load.figures.values()):
             found["no_mmproj_offload"] = True
         return found
@@ -225,6 +236,8 @@ class LlamaCppReader:
             found.append(f"the log holds {self.n_loads} loads; the last one that allocated memory is compared")
         if self.server and load.measured and "n_outputs_max" not in load.settings:
             found.append("an older server: it reserves logits for every token of a ubatch, as llama-cli does")
+        if load.output_left:
+            found.append("an older build: it leaves the output layer on the host, today's moves it to the GPU first")
         if load.n_contexts > 1:
             found.append(f"this load has {load.n_contexts} contexts; their figures are added up")
         return found

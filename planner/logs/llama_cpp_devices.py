@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, replace
 from planner.logs.found import Figure, LoggedDevice, printed
 from planner.units import MIB
 
-_LISTED = re.compile(r"^\s*Device (\d{1,3}): (.{1,120}?), (?:compute capability \d|gfx)(?:.*VRAM: (\d{1,9}) MiB)?")
-_USED = re.compile(r"using device (\w{1,20}) \((.{1,120}?)\)(?: \(\S{1,40}\))? - (\d{1,9}) MiB free")
+_LISTED = re.compile(r"(?:^|\s)Device (\d{1,3}): (.{1,120}?), (?:compute capability \d|gfx)(?:.*VRAM: (\d{1,9}) MiB)?")
+_USED = re.compile(r"using device (\w{1,20}) \((.{1,120}?)\)(?: \([^)]{1,40}\))? - (\d{1,9}) MiB free")
 _SIZED = re.compile(
     r"\b((?:CUDA|ROCm|Vulkan|SYCL|MTL|Metal)\d{0,3})\s*: (.{1,120}) \((\d{1,9}) MiB, (\d{1,9}) MiB free\)"
 )
 _TABLE = re.compile(
-    r"\|\s+- (\w{1,30})(?: \((.{1,120}?)\))?\s*\|\s*(?:(-?\d{1,9}) = (-?\d{1,9}) \+ \()?\s*(\d{1,9}) =\s*(\d{1,9}) \+"
-    r"\s*(\d{1,9}) \+\s*(\d{1,9})\)?(?:\s*\+\s*(-?\d{1,9}))?\s*\|"
+    r"\|\s+- (\w{1,30})(?: \((.{1,120}?)\))?\s*\|\s*(?:(-?\d{1,9})\s*=\s*(-?\d{1,9}) \+ \()?"
+    r"\s*(\d{1,9}) =\s*(\d{1,9}) \+\s*(\d{1,9}) \+\s*(\d{1,9})\)?(?:\s*\+\s*(-?\d{1,9}))?\s*\|"
 )
 _BACKENDS = re.compile(r"found \d{1,3} (CUDA|ROCm) devices")
 _HOST = ("CPU", "Host", "BLAS")

@@ -23,6 +23,7 @@ _BACKENDS: Mapping[str, Backend] = {
 }
 _SPLIT_FILE = re.compile(r"-\d{5}-of-\d{5}$")
 _FILE_TYPE = re.compile(r"[-._](?:UD-)?(?:I?Q\d\w*|F16|BF16|F32|FP16)$", re.IGNORECASE)
+_PUBLISHERS = frozenset({"meta", "instruct", "it", "chat", "hf", "gguf"})
 MAX_CONTEXT = 1 << 30
 
 
@@ -128,13 +129,20 @@ def _names(log: Log) -> Iterator[str]:
     if model.file and Path(model.file).is_file():
         yield model.file
     if model.name:
-        yield model.name
-        yield _FILE_TYPE.sub("", model.name)
+        yield from _variants(model.name)
     if model.file:
         stem = _SPLIT_FILE.sub("", model.file.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".gguf"))
         if not stem.startswith("sha256-"):
-            yield _FILE_TYPE.sub("", stem)
-            yield stem
+            yield from _variants(stem)
+
+
+def _variants(name: str) -> Iterator[str]:
+    """Yield the name, without its file type, and without the words that publishers add."""
+    yield name
+    bare = _FILE_TYPE.sub("", name)
+    yield bare
+    words = [word for word in re.split(r"[ _-]+", bare) if word.lower() not in _PUBLISHERS]
+    yield "-".join(words)
 
 
 def machine_of_log(log: Log, host: Host) -> tuple[Machine, tuple[str, ...]]:

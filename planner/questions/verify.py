@@ -80,7 +80,8 @@ def verify(
     said += [f"not computed: {reason}" for reason in budget.unknown]
     figures = _engine_process(tuple(figure for log in logs for figure in log.figures))
     names = _names(logs[0], budget)
-    rows = [_row(budget, names, key, group, logs[0], plan) for key, group in _groups(figures).items()]
+    found = [_row(budget, names, key, group, logs[0], plan) for key, group in _groups(figures).items()]
+    rows = [row for row in found if row.measured_bytes or row.expected_bytes]
     return Verification(
         plan=replace(plan, budget=budget),
         request=request,
@@ -124,7 +125,8 @@ def _row(  # noqa: PLR0913 - what a comparison needs
     items = _items(budget, names.get(key[0]), figure)
     low, expected, high = _range(items, figure)
     judged = figure.moment != "estimate" and figure.term not in _OPEN and bool(items)
-    within = (least <= high and most >= low) if judged else None
+    span = least > high and all("mapped" in one.term for one in group)  # of the file, not memory that is needed
+    within = (least <= high and most >= low) if judged and not span else None
     return Row(
         device=key[0],
         component=figure.component,
@@ -135,7 +137,7 @@ def _row(  # noqa: PLR0913 - what a comparison needs
         expected_bytes=expected if items else None,
         high_bytes=high if items else None,
         within=within,
-        why=_why(figure, items, (least, n_bytes, most), (low, expected, high), log, plan),
+        why=_SPAN if span else _why(group, items, (least, n_bytes, most), (low, expected, high), log, plan),
     )
 
 
@@ -170,6 +172,8 @@ def _range(items: Sequence[Item], figure: Figure) -> tuple[int, int, int]:
     return low, expected, max(expected, sum(item.high_bytes for item in items))
 
 
+_SPAN = "the stretch of the file from the first to the last tensor of the host, with those of other devices between"
+_REPACKED = "quantised weights are copied into a repacked buffer; the file's own pages of them can be dropped again"
 _APART = {
     "unaccounted": "context and pools of this process, and whatever else uses the device",
     "memory.used": "all processes on the device, the desktop too",
@@ -177,7 +181,7 @@ _APART = {
 
 
 def _why(  # noqa: PLR0913 - what a cause may lie in
-    figure: Figure,
+    group: Sequence[Figure],
     items: Sequence[Item],
     measured: tuple[int, int, int],
     predicted: tuple[int, int, int],
@@ -185,6 +189,7 @@ def _why(  # noqa: PLR0913 - what a cause may lie in
     plan: Plan,
 ) -> str:
     """Return why the two differ, as far as known."""
+    figure = group[0]
     if figure.moment == "estimate":
         return "the engine's own estimate before the load, no allocation"
     if figure.term in _OPEN:
@@ -194,12 +199,16 @@ def _why(  # noqa: PLR0913 - what a cause may lie in
         return "nothing is predicted here"
     if measured[0] <= predicted[1] <= measured[2]:
         return "as predicted, to the printed digit"
+    if any("repacked" in one.term for one in group):
+        return _REPACKED
     return _cause(figure, items, measured, log, plan) or (
         "within the range" if predicted[0] <= measured[1] <= predicted[2] else "no known cause"
     )
 
 
-def _cause(figure: Figure, items: Sequence[Item], measured: tuple[int, int, int], log: Log, plan: Plan) -> str | None:
+def _cause(  # noqa: PLR0911 - one sentence per cause
+    figure: Figure, items: Sequence[Item], measured: tuple[int, int, int], log: Log, plan: Plan
+) -> str | None:
     estimates = [item.inputs.get("estimate_without_allocation_bytes") for item in items]
     if any(isinstance(one, int) and measured[0] <= one <= measured[2] for one in estimates):
         return "the engine's estimate before the load: 16 x width x ubatch more than it allocates in a pipeline"
@@ -207,9 +216,12 @@ def _cause(figure: Figure, items: Sequence[Item], measured: tuple[int, int, int]
         return "reserved for the warm-up picture; a larger one makes it grow on first use"
     if figure.term == "KV pool":
         return _pool(items, log)
-    if figure.component == "compute" and log.engine_version is not None:
+    if figure.component == "compute" and log.engine_version not in {None, plan.engine_version}:
         return f"the log is of {log.engine_version}, the prediction of {plan.engine_version}: graphs change"
-    if figure.component == "weights" and log.model.file_type is not None and not plan.model.source.endswith(".gguf"):
+    gguf = log.kind in {"llama.cpp", "ollama"} and not plan.model.source.endswith(".gguf")
+    if figure.component == "weights" and gguf and log.model.file_type is None:
+        return f"the log does not say the file type, {plan.model.quantization} is assumed: name it with --quantization"
+    if figure.component == "weights" and gguf:
         return "the file's tensor types may differ from the usual recipe: name the file itself with --model"
     return None
 

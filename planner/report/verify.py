@@ -8,7 +8,7 @@ from dataclasses import asdict
 from planner.questions.verify import Row, Verification, headline
 from planner.units import format_bytes
 
-_MARKS = {True: "ok", False: "OUTSIDE", None: "-"}
+_MARKS = {True: "ok: ", False: "OUTSIDE: ", None: ""}
 
 
 def verification_mapping(found: Verification) -> dict[str, object]:
@@ -36,7 +36,7 @@ def verification_screen(found: Verification, width: int = 80) -> str:
     name = " ".join(word for word in (plan.model.name, plan.model.quantization) if word)
     lines = [headline(found), f"{name} on {plan.engine} {plan.engine_version}"]
     lines += [_folded(remark, width, "- ") for remark in found.remarks]
-    lines += ["", f"{'':<28}{'measured':>12}{'predicted':>12}  {'from low to high':<24}"]
+    lines += ["", f"{'':<28}{'measured':>12}{'predicted':>12}  from low to high"]
     device = None
     for row in found.rows:
         if row.device != device:
@@ -51,18 +51,13 @@ def _lines(row: Row, width: int) -> list[str]:
     what = f"  {row.component} {row.part}"
     if row.component in {"total", "overhead"}:
         what = f"  {row.component} {row.term}"
-    if row.expected_bytes is None or row.low_bytes is None or row.high_bytes is None:
-        figures = f"{format_bytes(row.measured_bytes):>12}{'none':>12}"
-    else:
+    figures = f"{format_bytes(row.measured_bytes):>12}{'none':>12}"
+    if row.expected_bytes is not None and row.low_bytes is not None and row.high_bytes is not None:
+        span = f"  {format_bytes(row.low_bytes)} to {format_bytes(row.high_bytes)}"
         exact = row.low_bytes == row.high_bytes
-        span = "" if exact else f"{format_bytes(row.low_bytes)} to {format_bytes(row.high_bytes)}"
-        figures = f"{format_bytes(row.measured_bytes):>12}{format_bytes(row.expected_bytes):>12}  {span:<24}"
-    head = (
-        f"{what:<28}{figures} {_MARKS[row.within]}"
-        if len(what) < 28
-        else f"{what}\n{'':<28}{figures} {_MARKS[row.within]}"
-    )
-    return [head.rstrip(), _folded(row.why, width, "      ")]
+        figures = f"{format_bytes(row.measured_bytes):>12}{format_bytes(row.expected_bytes):>12}{'' if exact else span}"
+    head = f"{what:<28}{figures}" if len(what) < 28 else f"{what}\n{'':<28}{figures}"
+    return [head, _folded(f"{_MARKS[row.within]}{row.why}", width, "      ")]
 
 
 def _folded(text: str, width: int, first: str) -> str:
