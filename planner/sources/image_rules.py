@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from planner.catalog import load_data
 from planner.errors import SourceError
-from planner.vision.mtmd.projector_file import mtmd_rule, with_architecture
 
 if TYPE_CHECKING:
     from planner.model import ImageRule, Model
@@ -21,6 +20,8 @@ def with_mtmd_rule(model: Model) -> Model:
     vision = model.vision
     if vision is None or "mtmd" in vision.rules:
         return model
+    from planner.vision.mtmd.projector_file import mtmd_rule, with_architecture  # noqa: PLC0415 - profiles have rules
+
     data = load_data(RULES)
     keys = {"image_size": vision.image_size, "patch_size": vision.patch_size, **vision.facts}
     rule = mtmd_rule(vision.projector, keys, data)

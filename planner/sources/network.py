@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar, cast
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from planner.errors import SourceError
+from planner.sources.access import DEFAULT_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from email.message import Message
     from urllib.request import Request
 
-DEFAULT_TIMEOUT_S = 30.0
 MAX_REDIRECTS = 5
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
