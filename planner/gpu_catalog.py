@@ -182,6 +182,7 @@ def gpu_of(entry: GpuEntry, *, total_bytes: int, free_bytes: int) -> Gpu:
     """Return the catalogue's facts as a GPU with these sizes."""
     return Gpu(
         name=entry.name,
+        catalog_name=entry.name,
         total_bytes=total_bytes,
         free_bytes=free_bytes,
         backend=entry.backend,
@@ -226,7 +227,7 @@ def enrich(gpu: Gpu) -> Gpu:
     if not _named(gpu.name):
         return replace(gpu, architecture=gpu.architecture or _architecture_of(gpu.compute_capability))
     facts = gpu_of(find_entry(gpu.name, total_bytes=gpu.total_bytes), total_bytes=0, free_bytes=0)
-    fields = ("architecture", "compute_capability", "bandwidth_bytes_per_s", "fp16_flops", "fp32_flops", "n_sms")
+    fields = ("catalog_name", "architecture", "compute_capability", "bandwidth_bytes_per_s", "fp16_flops", "fp32_flops", "n_sms")
     missing = [field for field in (*fields, "pcie_generation", "pcie_lanes") if getattr(gpu, field) is None]
     return replace(gpu, **{field: getattr(facts, field) for field in missing})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Backend = Literal["cuda", "rocm", "metal", "vulkan", "sycl", "cpu"]
@@ -26,6 +26,7 @@ class Gpu:
     pcie_lanes: int | None = None
     unified_memory: bool = False
     async_copies: bool = True
+    catalog_name: str | None = field(default=None, compare=False)  # where ``name`` is the driver's own
     uuid: str | None = None
     driver: str | None = None
 

@@ -173,7 +173,7 @@ def _modelfile(text: str, path: str) -> Line:
     remarks: list[str] = []
     for word, rest in _instructions(text):
         if word == "FROM":
-            request["model"] = rest if rest.endswith(".gguf") or "/" in rest else f"ollama:{rest}"
+            request["model"] = rest
         elif word == "PARAMETER":
             name, _, value = rest.partition(" ")
             convert = _PARAMETERS.get(name)

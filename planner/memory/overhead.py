@@ -105,7 +105,7 @@ class Overhead:
     source: str
 
 
-def overhead_bytes(gpu: Gpu, engine: str, table: OverheadTable, *, catalog_name: str | None = None) -> Overhead:
+def overhead_bytes(gpu: Gpu, engine: str, table: OverheadTable) -> Overhead:
     """Return the range of one process of ``engine`` on ``gpu`` outside the engine's buffers.
 
     context = per multiprocessor x multiprocessors + fixed, replaced by figures measured on this GPU except that
@@ -115,11 +115,10 @@ def overhead_bytes(gpu: Gpu, engine: str, table: OverheadTable, *, catalog_name:
         gpu: backend, compute capability and multiprocessors choose the band; unknown ones the widest.
         engine: ``llama.cpp``, ``ollama``, ``transformers``, ``vllm``, ``sglang``, ``lmdeploy`` or ``measured``.
         table: the figures.
-        catalog_name: the catalogue's name of the GPU where ``gpu.name`` is the driver's.
     """
     band = next((band for band in table.bands if band.fits(gpu)), _widest_band(table))
     context, basis, source = _context(band, gpu), band.basis, band.source
-    known = next((row for row in table.measured if row.gpu in {gpu.name, catalog_name}), None)
+    known = next((row for row in table.measured if row.gpu in {gpu.name, gpu.catalog_name}), None)
     if known is not None:
         high_bytes = max(context.high_bytes, known.range.high_bytes)
         context = ByteRange(

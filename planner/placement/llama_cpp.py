@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from planner.budget import Budget, DeviceBudget
 from planner.engines.llama_cpp.kv_cache import CacheSettings, layer_cache_bytes, widest_value_row
-from planner.engines.llama_cpp.layout import HOST, Layout, layer_of, place_weights
+from planner.engines.llama_cpp.layout import HOST, Layout, layer_of, n_slots, place_weights
 from planner.engines.llama_cpp.settings import LlamaCppSettings, resolve
 from planner.engines.llama_cpp.weights import weight_bytes
 from planner.machine import Machine
@@ -44,14 +44,14 @@ def place_costs(
 ) -> tuple[list[int], list[int]]:
     """Return the bytes of each place on a GPU: all of it, and the part that is experts (layers first, output last)."""
     language = model.language
-    n_slots = language.n_layers + language.n_mtp_layers
-    layout = Layout(n_gpus=1, slots=(0,) * n_slots, output=0)
-    costs, experts = [0] * (n_slots + 1), [0] * (n_slots + 1)
+    n_layers = n_slots(language)
+    layout = Layout(n_gpus=1, slots=(0,) * n_layers, output=0)
+    costs, experts = [0] * (n_layers + 1), [0] * (n_layers + 1)
     for tensor, device in place_weights(language, layout):
         if device == HOST:
             continue
         layer = layer_of(tensor.name)
-        place = n_slots if layer is None else layer
+        place = n_layers if layer is None else layer
         n_bytes = weight_bytes(tensor, device)
         costs[place] += n_bytes
         if "_exps." in tensor.name:
@@ -153,13 +153,13 @@ def _confirmed(settings: LlamaCppSettings, budget_of: BudgetOf) -> Placed:
 
 
 def _n_offloaded(settings: LlamaCppSettings, model: Model) -> int:
-    n_places = model.language.n_layers + model.language.n_mtp_layers + 1
+    n_places = n_slots(model.language) + 1
     return n_places if settings.n_gpu_layers < 0 else min(settings.n_gpu_layers, n_places)
 
 
 def _offloaded(settings: LlamaCppSettings, model: Model, counts: Sequence[int] | None, n_gpus: int) -> LlamaCppSettings:
     """Return the settings that put ``counts`` places on each GPU; None: all of them, split by free memory."""
-    n_places = model.language.n_layers + model.language.n_mtp_layers + 1
+    n_places = n_slots(model.language) + 1
     if counts is None:
         return replace(settings, n_gpu_layers=n_places, tensor_split=None)
     split = [float(count) for count in counts] if n_gpus > 1 and any(counts) else None

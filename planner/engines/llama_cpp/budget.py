@@ -28,7 +28,7 @@ class Encoding:
     host_items: tuple[Item, ...] = ()
 
 
-Overhead = Callable[[Gpu], Item]
+Overhead = Callable[[Gpu, int], tuple[Item, ...]]
 
 
 def assemble(
@@ -41,6 +41,7 @@ def assemble(
     refused: tuple[str, ...] = (),
 ) -> Budget:
     """Return the budget of one run: every term on the device that holds it, the host's last."""
+    run = replace(run, flash_attn=graph_request(run, traits or GraphTraits()).flash_attn)
     compute = _compute_items(run, traits)
     weights = weights_bytes(run.language, run.layout)
     cache = kv_cache_bytes(run.language, run.layout, run.cache)
@@ -54,7 +55,7 @@ def assemble(
                 *_stored_items(run, index, weights, cache),
                 *_present(compute[index]),
                 *_encoder_items(encoding, index),
-                overhead(gpu),
+                *overhead(gpu, index),
             ),
             layers=_layers(run, index),
             has_output=run.layout.output == index,
@@ -75,6 +76,8 @@ def _unknown(run: Run) -> Iterator[str]:
     """Yield what keeps the bytes from being known."""
     if not run.language.layers:
         yield str(run.language.facts.get("unknown", "layers of no known kind"))
+    if run.settings.split_mode == "row":
+        yield "split_mode row shares every matrix between the GPUs, which is not modelled; use split_mode layer"
     vision = run.model.vision
     if vision is not None and not vision.tensors:
         yield f"what the projector file of {run.model.name} holds is not known; name the file as projector"
@@ -153,7 +156,7 @@ def _stored_items(run: Run, device: int, weights: Mapping[int, int], cache: Mapp
 
 def _compute_items(run: Run, traits: GraphTraits | None) -> list[Item]:
     """Return the compute buffer of each device, the host's last: simulated, or a bound that says so."""
-    found = None if traits is None else compute_buffers(graph_request(run, traits))
+    found = None if traits is None or run.settings.split_mode == "row" else compute_buffers(graph_request(run, traits))
     if found is None or traits is None:
         return [_bounded(n_bytes, n_bytes) for n_bytes in _bounds(run)]
     if any(gpu.backend != "cuda" for gpu in run.machine.gpus):
@@ -171,17 +174,12 @@ def _bounds(run: Run) -> tuple[int, ...]:
 def _without_allocation(run: Run, traits: GraphTraits, found: ComputeBuffers) -> tuple[int, ...]:
     """Return what the engine's own estimate (``--fit``, its memory table before a load) says of each device.
 
-    It forgets which device a norm or a host-side attention is tied to. Under pipeline parallelism that is 16 bytes x
-    width x ubatch more on every GPU after the first; elsewhere the graph is simulated without those ties.
+    It forgets which device a norm or a host-side attention is tied to, which matters with several GPUs or with the
+    cache on the host: under pipeline parallelism it is 16 bytes x width x ubatch more on every GPU after the first.
     """
-    real = found.bytes_by_device
-    if run.pipelined:
-        more = 16 * run.language.n_embd * run.resolved.n_ubatch
-        return tuple(n + more if 0 < index < run.layout.n_gpus else n for index, n in enumerate(real))
-    if not run.settings.no_kv_offload and (run.layout.n_gpus < 2 or not run.layout.all_offloaded):
-        return real
-    estimate = compute_buffers(graph_request(run, traits, pinned=False))
-    return estimate.bytes_by_device if estimate is not None else real
+    tied = run.settings.no_kv_offload or (run.layout.n_gpus > 1 and run.layout.all_offloaded)
+    estimate = compute_buffers(graph_request(run, traits, pinned=False)) if tied else None
+    return (estimate or found).bytes_by_device
 
 
 def _simulated(run: Run, n_bytes: int, estimate: int) -> Item:

@@ -12,6 +12,7 @@ from planner.engines.llama_cpp.budget import assemble
 from planner.engines.llama_cpp.encoder.kinds import EncoderKind
 from planner.engines.llama_cpp.encoding import encoding_of
 from planner.engines.llama_cpp.compute import compute_buffers
+from planner.engines.llama_cpp.layout import HOST, place_weights
 from planner.engines.llama_cpp.run import Run, device_names, graph_request, resolve_run
 from planner.engines.llama_cpp.settings import LlamaCppSettings
 from planner.engines.llama_cpp.traits import GraphTraits
@@ -47,7 +48,7 @@ def budget(
     return assemble(
         run,
         traits=data.traits.get(model.language.architecture),
-        overhead=lambda gpu: overhead_item(gpu, data.overhead),
+        overhead=lambda gpu, index: tuple(_overheads(run, gpu, index, data.overhead)),
         encoding=encoding_of(run, images, data.encoders),
         images=images,
         refused=tuple(_refused(run, images)),
@@ -101,6 +102,34 @@ def images_of(model: Model, workload: Workload, settings: LlamaCppSettings) -> t
         for image in dict.fromkeys(workload.images)
     }
     return tuple(known[image] for image in workload.images)
+
+
+def _overheads(run: Run, gpu: Gpu, index: int, table: OverheadTable) -> Iterator[Item]:
+    """Yield what lies on a GPU outside the engine's buffers: the process, and staging of experts kept on the host."""
+    yield overhead_item(gpu, table)
+    largest = 0 if run.settings.no_op_offload or index else _largest_host_experts(run)
+    if largest:
+        staging = table.expert_staging
+        yield Item(
+            component="overhead",
+            part="language",
+            resident_bytes=0,
+            low_bytes=0,
+            expected_bytes=min(staging.expected_bytes, 2 * largest),
+            high_bytes=min(staging.high_bytes, 4 * largest),
+            basis="assumed",
+            formula="pool through which experts in host memory are staged for large batches: up to four times the largest "
+            "of their tensors in 16 bits, at most what was ever seen",
+            source=table.expert_staging_source,
+            inputs={"largest_tensor_in_f16_bytes": largest},
+        )
+
+
+def _largest_host_experts(run: Run) -> int:
+    """Return the bytes in 16 bits of the largest expert tensor that lies on the host beside a GPU, 0 if none does."""
+    placed = place_weights(run.language, run.layout)
+    held = (tensor.n_elements for tensor, device in placed if device == HOST and "_exps." in tensor.name)
+    return 2 * max(held, default=0)
 
 
 def overhead_item(gpu: Gpu, table: OverheadTable, engine: str = "llama.cpp") -> Item:

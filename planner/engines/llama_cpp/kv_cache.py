@@ -84,7 +84,9 @@ def state_elements(mixer: Mixer, n_embd: int) -> tuple[int, int]:
 def widest_value_row(language: Language) -> int | None:
     """Return the V elements of the widest layer where layers differ, else None."""
     widths = {
-        layer.mixer.n_kv_heads * layer.mixer.value_dim for layer in language.layers if isinstance(layer.mixer, Attention)
+        layer.mixer.n_kv_heads * layer.mixer.value_dim
+        for layer in language.layers
+        if isinstance(layer.mixer, Attention)
     }
     return max(widths) if len(widths) > 1 else None
 

@@ -87,7 +87,7 @@ def layout_of(
     elif settings.tensor_split is not None and any(settings.tensor_split):
         shares = list(settings.tensor_split)
     buffers = {name: device for device, name in enumerate(names or [f"CUDA{n}" for n in range(n_gpus)])}
-    places = slot_devices(language.n_layers + language.n_mtp_layers + 1, settings.n_gpu_layers, shares)
+    places = slot_devices(n_slots(language) + 1, settings.n_gpu_layers, shares)
     return Layout(n_gpus=n_gpus, slots=places[:-1], output=places[-1], overrides=_overrides(settings, buffers))
 
 
@@ -110,6 +110,13 @@ def _override(text: str, buffers: dict[str, int]) -> tuple[re.Pattern[str], int]
         return re.compile(pattern), devices[buffer]
     except re.error as error:
         raise UsageError(f"settings.override_tensor {text!r} is no regular expression: {error}") from None
+
+
+def n_slots(language: Language) -> int:
+    """Return how many repeating layers are stored; of an architecture that is not understood, by its tensors' names."""
+    if language.layers:
+        return language.n_layers + language.n_mtp_layers
+    return 1 + max((layer_of(tensor.name) or 0 for tensor in language.tensors), default=-1)
 
 
 def layer_of(name: str) -> int | None:
@@ -136,7 +143,7 @@ def place_weights(language: Language, layout: Layout) -> list[tuple[Tensor, int]
 def _devices_of(name: str, language: Language, layout: Layout, names: set[str]) -> tuple[int, ...]:
     layer = layer_of(name)
     if layer is not None:
-        if layer >= language.n_layers:
+        if language.layers and layer >= language.n_layers:
             return ()
         return (_overridden(name, layout, layout.slots[layer]),)
     if name.startswith(_EVERY_DEVICE):

@@ -42,7 +42,7 @@ class Run:
             resolved=self.resolved,
             cache_type_k=self.settings.cache_type_k,
             cache_type_v=self.settings.cache_type_v,
-            flash_attn=self.flash_attn,
+            flash_attn=self.settings.flash_attn != "off",  # `auto` lays the cache out before it settles
             offload=not self.settings.no_kv_offload,
             swa_full=self.settings.swa_full,
         )
