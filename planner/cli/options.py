@@ -14,6 +14,7 @@ from planner.errors import UsageError
 if TYPE_CHECKING:
     from planner.advice import Plan
     from planner.machine import Machine
+    from planner.questions.manifest import Form
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -205,14 +206,29 @@ def screen_width() -> int:
     return max(80, min(120, shutil.get_terminal_size((80, 24)).columns))
 
 
-def show(plan: Plan, *, as_json: bool, explain: bool = False) -> int:
-    """Print the plan and return the exit code its verdict means."""
+emit_option = click.option(
+    "--emit",
+    type=click.Choice(["compose", "kubernetes"]),
+    help="Also write a container's manifest, for the engines that serve from one.",
+)
+
+
+def show(plan: Plan, *, as_json: bool, explain: bool = False, emit: Form | None = None) -> int:
+    """Print the plan, with a manifest where one is asked for, and return the exit code its verdict means."""
+    text = None
+    if emit:
+        from planner.questions.manifest import manifest  # noqa: PLC0415 - only when asked
+
+        text = manifest(plan, emit)
     if as_json:
         from planner.report.answer import answer  # noqa: PLC0415
 
-        click.echo(json.dumps(answer(plan), indent=2))
+        extra = {} if text is None else {"manifest": text}
+        click.echo(json.dumps({**answer(plan), **extra}, indent=2))
     else:
         from planner.report.screen import plan_screen  # noqa: PLC0415
 
         click.echo(plan_screen(plan, screen_width(), explain=explain))
+        if text:
+            click.echo("\n" + text.rstrip())
     return EXIT_CODES[plan.verdict]

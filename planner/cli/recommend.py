@@ -9,6 +9,7 @@ import click
 
 from planner.cli.options import (
     chosen_machine,
+    emit_option,
     engine_options,
     json_option,
     machine_options,
@@ -38,14 +39,16 @@ if TYPE_CHECKING:
 @click.option("--also", multiple=True, metavar="MODEL", help="A further model on the same box. Repeat for several.")
 @click.option("--compare", is_flag=True, help="Ask every engine, and show one row for each.")
 @click.option("--explain", is_flag=True, help="Show every formula with its numbers and source.")
+@emit_option
 @json_option
-def command(
+def command(  # noqa: PLR0913 - options
     model: str | None,
     *,
     prefer: Any,  # noqa: ANN401 - click's own values
     also: tuple[str, ...],
     compare: bool,
     explain: bool,
+    emit: Any,  # noqa: ANN401 - as prefer
     as_json: bool,
     **given: Any,  # noqa: ANN401
 ) -> int:
@@ -65,9 +68,9 @@ def command(
 
         requests = [data, *({**data, "model": other} for other in also)]
         plans = share(requests, prefer=prefer, machine=machine or this_machine())
-        return max(show(plan, as_json=as_json, explain=explain) for plan in plans)
+        return max(show(plan, as_json=as_json, explain=explain, emit=emit) for plan in plans)
     plan = recommend_any(data, prefer=prefer, machine=machine, detect=this_machine, compare=compare)
-    return show(plan, as_json=as_json, explain=explain)
+    return show(plan, as_json=as_json, explain=explain, emit=emit)
 
 
 def _survey(machine: Machine, *, as_json: bool, **given: Any) -> int:  # noqa: ANN401
