@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from planner.catalog.data import load_data
 from planner.memory.overhead import (
@@ -14,8 +14,10 @@ from planner.memory.overhead import (
     MeasuredContext,
     OverheadTable,
 )
-from planner.speed.table import Constants, DeviceClass, EngineFactors, SpeedTable
 from planner.units import parse_bytes
+
+if TYPE_CHECKING:
+    from planner.speed.table import Constants, DeviceClass, EngineFactors, SpeedTable
 
 
 @cache
@@ -68,6 +70,8 @@ def speed_table() -> SpeedTable:
 
 def speed_table_of(raw: dict[str, Any]) -> SpeedTable:
     """Return the factors that a mapping like ``profiles/engines/speed.yaml`` holds; a fit tries others."""
+    from planner.speed.table import SpeedTable  # noqa: PLC0415 - only where a speed is asked for
+
     ratios = raw["matrix_per_fp32"]
     return SpeedTable(
         classes=tuple(kind for row in raw["classes"] for kind in _classes(row, ratios)),
@@ -84,6 +88,8 @@ def _classes(row: dict[str, Any], ratios: dict[str, float]) -> list[DeviceClass]
 
 
 def _class(row: dict[str, Any], architectures: tuple[str, ...], ratio: float | None) -> DeviceClass:
+    from planner.speed.table import DeviceClass  # noqa: PLC0415 - see speed_table_of
+
     own = {"backends", "architectures", "layer_us"}
     return DeviceClass(
         **{key: value for key, value in row.items() if key not in own},
@@ -95,6 +101,8 @@ def _class(row: dict[str, Any], architectures: tuple[str, ...], ratio: float | N
 
 
 def _engine(row: dict[str, Any]) -> EngineFactors:
+    from planner.speed.table import EngineFactors  # noqa: PLC0415 - see speed_table_of
+
     own = {"engines", "layer_us"}
     layer_us = row["layer_us"]
     return EngineFactors(
@@ -105,6 +113,8 @@ def _engine(row: dict[str, Any]) -> EngineFactors:
 
 
 def _constants(row: dict[str, Any]) -> Constants:
+    from planner.speed.table import Constants  # noqa: PLC0415 - see speed_table_of
+
     disk, pixels = row["disk_gb_per_s"], row["image_megapixels_per_s"]
     slow, usual, fast = (round(disk[key] * 1e9) for key in ("slow", "usual", "fast"))
     return Constants(

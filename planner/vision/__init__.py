@@ -7,35 +7,14 @@ and ``mtmd``, what llama.cpp (and Ollama with it) does instead. A new rule is on
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Literal
 
 from planner.budget import ImageTokens
 from planner.errors import UsageError
 from planner.model import ImageRule, Number, Vision
-from planner.vision.adaptive_slices import adaptive_slices
-from planner.vision.anyres import anyres
-from planner.vision.candidate_resolutions import candidate_resolutions
-from planner.vision.canvas_tiles import canvas_tiles
-from planner.vision.covering_tiles import covering_tiles
-from planner.vision.dynamic_hd import dynamic_hd
-from planner.vision.fixed import fixed
-from planner.vision.global_and_tiles import global_and_tiles
-from planner.vision.hd_transform import hd_transform
-from planner.vision.least_upscaled_tiles import least_upscaled_tiles
-from planner.vision.longest_edge import longest_edge
-from planner.vision.longest_edge_tiles import longest_edge_tiles
 from planner.vision.mtmd import MTMD_RULES
-from planner.vision.naflex_tiles import naflex_tiles
-from planner.vision.navit_resize import navit_resize, navit_token_limit
-from planner.vision.overlapping_crops import merged_crops, overlapping_crops
-from planner.vision.pan_and_scan import pan_and_scan
 from planner.vision.parameters import Parameters
-from planner.vision.patch_budget import patch_budget
-from planner.vision.pooled_budget import pooled_budget
-from planner.vision.smart_resize import smart_resize
-from planner.vision.tile_grid import tile_grid
-from planner.vision.tiled_canvas import tiled_canvas
-from planner.vision.window_crops import window_crops
 
 if TYPE_CHECKING:
     from planner.vision.tiling import Rule, Tiling
@@ -43,31 +22,36 @@ if TYPE_CHECKING:
 
 Counting = Literal["processor", "mtmd"]
 
-RULES: Mapping[str, Rule] = {
-    "adaptive_slices": adaptive_slices,
-    "anyres": anyres,
-    "candidate_resolutions": candidate_resolutions,
-    "canvas_tiles": canvas_tiles,
-    "covering_tiles": covering_tiles,
-    "dynamic_hd": dynamic_hd,
-    "fixed": fixed,
-    "global_and_tiles": global_and_tiles,
-    "hd_transform": hd_transform,
-    "least_upscaled_tiles": least_upscaled_tiles,
-    "longest_edge": longest_edge,
-    "longest_edge_tiles": longest_edge_tiles,
-    "merged_crops": merged_crops,
-    "naflex_tiles": naflex_tiles,
-    "navit_resize": navit_resize,
-    "navit_token_limit": navit_token_limit,
-    "overlapping_crops": overlapping_crops,
-    "pan_and_scan": pan_and_scan,
-    "patch_budget": patch_budget,
-    "pooled_budget": pooled_budget,
-    "smart_resize": smart_resize,
-    "tile_grid": tile_grid,
-    "tiled_canvas": tiled_canvas,
-    "window_crops": window_crops,
+RULES: Mapping[str, str] = {  # a rule's word -> the module that has the function of that name
+    **{
+        word: f"planner.vision.{word}"
+        for word in (
+            "adaptive_slices",
+            "anyres",
+            "candidate_resolutions",
+            "canvas_tiles",
+            "covering_tiles",
+            "dynamic_hd",
+            "fixed",
+            "global_and_tiles",
+            "hd_transform",
+            "least_upscaled_tiles",
+            "longest_edge",
+            "longest_edge_tiles",
+            "naflex_tiles",
+            "navit_resize",
+            "overlapping_crops",
+            "pan_and_scan",
+            "patch_budget",
+            "pooled_budget",
+            "smart_resize",
+            "tile_grid",
+            "tiled_canvas",
+            "window_crops",
+        )
+    },
+    "merged_crops": "planner.vision.overlapping_crops",
+    "navit_token_limit": "planner.vision.navit_resize",
     **MTMD_RULES,
 }
 
@@ -125,15 +109,22 @@ def counted(image: ImageSize, rule: ImageRule, counting: Counting = "processor")
     Raises:
         UsageError: the rule is unknown, a parameter is missing or wrong, or the image is refused.
     """
-    if rule.rule not in RULES:
+    module = RULES.get(rule.rule)
+    if module is None:
         raise UsageError(f"image rule {rule.rule!r} is unknown; known are {', '.join(sorted(RULES))}")
     try:
-        tiling = RULES[rule.rule](image, Parameters(rule.rule, rule.parameters))
+        tiling = _rule(module, rule.rule)(image, Parameters(rule.rule, rule.parameters))
     except (ArithmeticError, ValueError) as error:
         raise UsageError(f"image rule {rule.rule!r}: its parameters contradict each other ({error})") from error
     if counting == "mtmd" and any(not 0 < side <= MAX_MTMD_SIDE for side in _sides(tiling)):
         raise UsageError(f"image {image}: llama.cpp cannot resize it; a side would be empty or beyond {MAX_MTMD_SIDE}")
     return _image_tokens(image, tiling, counting)
+
+
+def _rule(module: str, word: str) -> Rule:
+    """Return a rule's function, imported when the first image asks for it."""
+    rule: Rule = getattr(import_module(module), word.removeprefix("mtmd_"))
+    return rule
 
 
 def _sides(tiling: Tiling) -> tuple[int, ...]:

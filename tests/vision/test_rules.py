@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -191,3 +193,9 @@ def test_single_precision_is_idempotent_and_near(x: float) -> None:
 def test_halves_round_away_from_zero_as_in_c() -> None:
     """The engine rounds halves away from zero, where Python rounds them to even."""
     assert [round_half_away(x) for x in (0.5, 1.5, 2.5, -0.5, -2.5, 2.4)] == [1, 2, 3, -1, -3, 2]
+
+
+def test_every_rule_has_its_function():
+    """The table names modules; each holds a function of the rule's name."""
+    for word, module in RULES.items():
+        assert callable(getattr(import_module(module), word.removeprefix("mtmd_")))
