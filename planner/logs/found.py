@@ -84,5 +84,6 @@ def printed(number: str, unit: str, *, cut_off: bool = False) -> tuple[int, int,
     if factor == 1 and not digits:
         return int(value), int(value), int(value)
     if cut_off:
-        return int(value), int(value), int(value + step) - 1
-    return round(value), -int(-(value - step / 2) // 1), int((value + step / 2) // 1)
+        return int(value), int(value), max(int(value), int(value + step) - 1)
+    least, most = -int(-(value - step / 2) // 1), int((value + step / 2) // 1)
+    return round(value), min(least, round(value)), max(most, round(value))
