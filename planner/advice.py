@@ -165,10 +165,12 @@ def _first_that_fits(question: Question) -> Plan:
     """
     plans: list[Plan] = []
     choices = settings_choices(question.settings, len(question.machine.gpus), question.given)
+    adapt = question.engine.adapt
     for word in question.quantizations:
         model = question.variant(word)
         for settings in choices:
-            plan = judge(question.engine, model, question.workload, question.machine, settings)
+            fitted = settings if adapt is None else adapt(model, question.workload, question.machine, settings)
+            plan = judge(question.engine, model, question.workload, question.machine, fitted)
             if plan.verdict == "fits":
                 return replace(plan, alternatives=tuple(plans[-2:]))
             plans.append(plan)

@@ -53,6 +53,7 @@ def answer_line(line: bytes, machine: Machine | None) -> dict[str, Any]:
     """Return the answer to one request line, or the error that stands in its place."""
     from planner.advice import judge  # noqa: PLC0415 - help needs none of this
     from planner.deployment import parse_request  # noqa: PLC0415
+    from planner.questions.speed import with_speed  # noqa: PLC0415
     from planner.report.answer import answer, error_answer  # noqa: PLC0415
 
     if len(line) > MAX_LINE_BYTES:
@@ -63,6 +64,7 @@ def answer_line(line: bytes, machine: Machine | None) -> dict[str, Any]:
         return error_answer("this line is not JSON")
     try:
         request = parse_request(data, machine=machine, detect=this_machine)
-        return answer(judge(request.engine, request.model, request.workload, request.machine, request.settings))
+        plan = judge(request.engine, request.model, request.workload, request.machine, request.settings)
+        return answer(with_speed(plan))
     except VlplanError as error:
         return error_answer(" ".join(str(error).split()))

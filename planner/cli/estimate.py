@@ -34,10 +34,12 @@ def command(model: str, *, explain: bool, emit: Any, as_json: bool, **given: Any
     """
     from planner.advice import judge  # noqa: PLC0415 - help needs none of this
     from planner.deployment import parse_request  # noqa: PLC0415
+    from planner.questions.speed import with_speed  # noqa: PLC0415
 
     machine = chosen_machine(given["machine_file"], given["gpus"], given["ram"])
     deployment = parse_request(request_data(model, **given), machine=machine, detect=this_machine)
     plan = judge(deployment.engine, deployment.model, deployment.workload, deployment.machine, deployment.settings)
+    plan = with_speed(plan)
     code = show(plan, as_json=as_json, explain=explain, emit=emit)
     if explain and not as_json:
         from planner.questions.explain import explain as why  # noqa: PLC0415 - only when asked

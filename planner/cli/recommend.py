@@ -58,6 +58,7 @@ def command(  # noqa: PLR0913 - options
     of the catalogue fit here, best first.
     """
     from planner.questions.compare import recommend_any  # noqa: PLC0415 - help needs none of this
+    from planner.questions.speed import with_speed  # noqa: PLC0415
 
     machine = chosen_machine(given["machine_file"], given["gpus"], given["ram"])
     if model is None:
@@ -68,9 +69,9 @@ def command(  # noqa: PLR0913 - options
 
         requests = [data, *({**data, "model": other} for other in also)]
         plans = share(requests, prefer=prefer, machine=machine or this_machine())
-        return max(show(plan, as_json=as_json, explain=explain, emit=emit) for plan in plans)
+        return max(show(with_speed(plan), as_json=as_json, explain=explain, emit=emit) for plan in plans)
     plan = recommend_any(data, prefer=prefer, machine=machine, detect=this_machine, compare=compare)
-    return show(plan, as_json=as_json, explain=explain, emit=emit)
+    return show(with_speed(plan), as_json=as_json, explain=explain, emit=emit)
 
 
 def _survey(machine: Machine, *, as_json: bool, **given: Any) -> int:  # noqa: ANN401

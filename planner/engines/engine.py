@@ -51,7 +51,8 @@ class Engine:
 
     ``settings`` is its frozen settings class (the engine's own words). ``loads`` gives the verdict before any
     arithmetic, ``budget`` the bytes, ``emit`` the command for exactly those settings. ``peaks``, where the engine's
-    graph is simulated, says which operation makes each device's compute peak.
+    graph is simulated, says which operation makes each device's compute peak; ``adapt`` fills in settings that the
+    engine itself would choose badly.
     """
 
     name: str
@@ -61,4 +62,5 @@ class Engine:
     budget: Callable[[Model, Workload, Machine, Any], Budget]
     emit: Callable[[Model, Workload, Machine, Any], Emitted]
     peaks: Callable[[Model, Workload, Machine, Any], tuple[DevicePeak, ...]] | None = None
+    adapt: Callable[[Model, Workload, Machine, Any], Any] | None = None
     facts: Mapping[str, object] = field(default_factory=dict)

@@ -24,6 +24,8 @@ def machine_screen(machine: Machine) -> str:
     lines = [_gpu(index, gpu) for index, gpu in enumerate(machine.gpus)] or ["No GPU that this program can see."]
     host = machine.host
     cpu = f"  {host.cpu}" if host.cpu else ""
+    if host.bandwidth_bytes_per_s:
+        cpu += f", {host.bandwidth_bytes_per_s / 1e9:.0f} GB/s"
     lines.append(
         f"Host   {format_bytes(host.free_bytes)} free of {format_bytes(host.total_bytes)}, {host.n_cores} cores{cpu}"
     )

@@ -120,8 +120,29 @@ def _images(plan: Plan) -> str:
     return "\n".join(lines)
 
 
+_STAGES = {
+    "decode_tokens_per_s": ("one sequence", "tokens/s"),
+    "all_streams_tokens_per_s": ("all sequences", "tokens/s"),
+    "prefill_tokens_per_s": ("prompt", "tokens/s"),
+    "encode_s": ("images", "s"),
+    "first_token_s": ("first token", "s"),
+    "load_s": ("load", "s"),
+}
+
+
 def _speed(plan: Plan) -> str:
-    return "\n".join(["Speed (modelled)", *(f"  {name:<22} {value}" for name, value in plan.speed.items())])
+    lines = ["Speed, expected (low to high)"]
+    single = plan.workload.sequences * plan.workload.batch == 1
+    for key, (name, unit) in _STAGES.items():
+        row = plan.speed.get(key)
+        if isinstance(row, dict) and not (single and key == "all_streams_tokens_per_s"):
+            low, expected, high = (_figure(row[word]) for word in ("low", "expected", "high"))
+            lines.append(f"  {name:<13} {expected} {unit} ({low} to {high}), {row['bound_by']}  {row['basis']}")
+    return "\n".join(lines)
+
+
+def _figure(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
 def _alternatives(plan: Plan) -> str:

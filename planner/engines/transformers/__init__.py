@@ -12,6 +12,7 @@ from planner.engines.transformers.budget import TransformersData, budget, device
 from planner.engines.transformers.budget import supported as possible
 from planner.engines.transformers.forms import forms_of
 from planner.engines.transformers.settings import TransformersSettings
+from planner.engines.transformers.room import with_room
 from planner.engines.transformers.snippet import emit
 from planner.machine import Machine
 from planner.memory.overhead import OverheadTable
@@ -51,6 +52,9 @@ def transformers_engine(
         remote = supported(model).verdict == "remote_code"
         return emit(model, workload, settings, limits, remote_code=remote)
 
+    def roomy(model: Model, workload: Workload, machine: Machine, settings: TransformersSettings) -> TransformersSettings:
+        return with_room(data, model, workload, machine, settings)
+
     return Engine(
         name="transformers",
         version=version or VERSION,
@@ -58,4 +62,5 @@ def transformers_engine(
         loads=supported,
         budget=planned,
         emit=emitted,
+        adapt=roomy,
     )
