@@ -227,8 +227,8 @@ def enrich(gpu: Gpu) -> Gpu:
     if not _named(gpu.name):
         return replace(gpu, architecture=gpu.architecture or _architecture_of(gpu.compute_capability))
     facts = gpu_of(find_entry(gpu.name, total_bytes=gpu.total_bytes), total_bytes=0, free_bytes=0)
-    fields = ("catalog_name", "architecture", "compute_capability", "bandwidth_bytes_per_s", "fp16_flops", "fp32_flops", "n_sms")
-    missing = [field for field in (*fields, "pcie_generation", "pcie_lanes") if getattr(gpu, field) is None]
+    fields = ("catalog_name", "architecture", "compute_capability", "bandwidth_bytes_per_s", "fp16_flops", "fp32_flops")
+    missing = [field for field in (*fields, "n_sms", "pcie_generation", "pcie_lanes") if getattr(gpu, field) is None]
     return replace(gpu, **{field: getattr(facts, field) for field in missing})
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from planner.quantization.file_types import DEFAULT_FORMATS, known_file_type
 from planner.model import Attention, GatedDeltaNet, LatentAttention, MoeFfn, Tensor
 from planner.quantization import FORMATS
+from planner.quantization.file_types import DEFAULT_FORMATS, known_file_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,9 +17,9 @@ from planner.catalog.build import model_of
 from planner.catalog.merging import merged, unfolded
 from planner.catalog.profile import Profile
 from planner.errors import SourceError, UsageError
-from planner.quantization.file_types import known_file_type
 from planner.model import Attention, CrossAttention, GatedDeltaNet, LatentAttention, ShortConv
 from planner.quantization import tensor_bytes
+from planner.quantization.file_types import known_file_type
 from planner.strict import read_record
 from planner.tensors import language_tensors, vision_tensors
 

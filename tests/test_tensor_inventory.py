@@ -12,8 +12,8 @@ from sources.test_gguf_reader import header, number, tensor, word
 
 from planner.catalog import load_model
 from planner.errors import UsageError
-from planner.quantization.file_types import DEFAULT_FORMATS, FILE_TYPE_NUMBERS, known_file_type
 from planner.quantization import FORMATS, tensor_bytes
+from planner.quantization.file_types import DEFAULT_FORMATS, FILE_TYPE_NUMBERS, known_file_type
 from planner.recipe import allows_quantization, quantized_tensors
 from planner.sources.gguf import language_from_gguf, vision_from_gguf
 from planner.tensors import language_tensors, vision_tensors

@@ -10,8 +10,8 @@ from planner.catalog.data import load_data, profiles_folder, read_text
 from planner.catalog.directories import profile_text, read_user_profile, replacements, user_profiles
 from planner.catalog.merging import merged, unfolded
 from planner.errors import SourceError, UsageError
-from planner.quantization.file_types import known_file_type
 from planner.quantization import tensor_bytes
+from planner.quantization.file_types import known_file_type
 from planner.recipe import quantized_tensors
 from planner.strict import read_record
 from planner.tensors import language_tensors, vision_tensors

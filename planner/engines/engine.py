@@ -22,7 +22,7 @@ class Emitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevicePeak:
-    """Where a device's compute memory is fullest: the operation, its layer (-1: none), what lies there (name, bytes)."""
+    """Where a device's compute memory is fullest: operation, layer (-1: none), and what lies there (name, bytes)."""
 
     device: str
     operation: str

@@ -24,12 +24,10 @@ def settings_choices(settings: Any, n_gpus: int, given: Collection[str]) -> list
     """Return the settings to try, mildest first: what costs quality least and uses the fewest GPUs."""
     names = {field.name for field in fields(settings)}
     axes: list[list[tuple[str, Any]]] = []
-    for name, values in _OPEN.items():
+    ranks = [n for n in _RANKS if n <= max(1, n_gpus)]
+    for name, values in {**_OPEN, **dict.fromkeys(_RANK_FIELDS, ranks)}.items():
         if name in names and name not in given:
             axes.append([(name, value) for value in values])
-    for name in _RANK_FIELDS:
-        if name in names and name not in given:
-            axes.append([(name, n) for n in _RANKS if n <= max(1, n_gpus)])
     return [_with(settings, dict(choice)) for choice in product(*axes)]
 
 

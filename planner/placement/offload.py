@@ -29,8 +29,10 @@ class Trial:
 
 @dataclass(slots=True, kw_only=True)
 class Search:
-    """One search. ``costs``: bytes of each place; ``free_bytes``: of each GPU; ``floor_bytes``: what each GPU holds in
-    any plan; ``speeds``: None to use all GPUs.
+    """One search.
+
+    ``costs``: bytes of each place; ``free_bytes``: of each GPU; ``floor_bytes``: what each GPU holds in any plan;
+    ``speeds``: None to use all GPUs.
 
     ``confirm`` takes the number of places of each GPU and returns what the whole budget says of them.
     """
@@ -82,7 +84,7 @@ class Search:
         yield next((counts for counts in splits if counts is not None and counts not in self.tried), None)
 
     def _spread(self, chosen: tuple[int, ...], n_places: int, *, everything: bool) -> tuple[int, ...] | None:
-        """Return the split of the last ``n_places`` that leaves most to spare with the output on the last GPU chosen."""
+        """Return the split of the last ``n_places`` that leaves most to spare, the output on the last GPU chosen."""
         *layers, output = self.costs[len(self.costs) - n_places :]
         capacities = self._capacities(chosen, everything=everything)
         capacities[chosen[-1]] -= output

@@ -16,7 +16,7 @@ from planner.placement.objective import Prefer
 _FITS = frozenset({"fits", "fits_with_changes"})
 
 
-def recommend_any(
+def recommend_any(  # noqa: PLR0913 - the whole question
     data: Mapping[str, Any],
     *,
     prefer: Prefer,

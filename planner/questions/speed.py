@@ -54,8 +54,8 @@ def slow_reasons(plan: Plan, speed: PlanSpeed) -> list[str]:
         held = host.layers if host is not None and plan.machine.gpus else None
         why = f": layers {held[0]} to {held[1]} are read from host memory" if held else ""
         found.append(
-            f"Slow: about {rate:.1f} tokens/s, less than one reads{why}. A smaller file type or a model with fewer active "
-            "weights is faster in proportion."
+            f"Slow: about {rate:.1f} tokens/s, less than one reads{why}. A smaller file type, or a model with fewer "
+            "active weights, is faster in proportion."
         )
     stages = {stage.name: stage.expected_s for stage in (speed.image_decode, speed.prefill)}
     if speed.encode is not None:

@@ -32,7 +32,7 @@ LINES = [
     # Ollama
     ("ollama run llava:7b", "8GiB", "fits"),
     ("ollama run llama3.2-vision", "24GiB", "will_not_load"),
-    ("OLLAMA_CONTEXT_LENGTH=8192 OLLAMA_KV_CACHE_TYPE=q8_0 OLLAMA_FLASH_ATTENTION=1 ollama run qwen2.5vl:7b", "24GiB", "fits"),
+    ("OLLAMA_CONTEXT_LENGTH=8192 OLLAMA_KV_CACHE_TYPE=q8_0 ollama run qwen2.5vl:7b", "24GiB", "fits"),
     ("ollama run gemma3:4b --verbose", "cpu", "fits"),
     # vLLM
     ("vllm serve Qwen/Qwen2.5-VL-7B-Instruct --max-model-len 8192", "80GiB", "fits"),
@@ -132,7 +132,7 @@ def test_files_are_judged(tmp_path, name, text, verdicts):
         ("just: text", "no deployment"),
         ("services: {a: {command: 'vllm serve'}}", "names no model"),
         ("services: {a: {command: 'llama-server -m x -c many'}}", "whole number"),
-        ("services: {a: {command: \"llama-server -m 'x\"}}", "quotation"),
+        ('services: {a: {command: "llama-server -m \'x"}}', "quotation"),
         ("a: [1, 2", "line"),
         ("*a", "alias"),
         ("[" * 5000, "deeper"),
@@ -159,7 +159,7 @@ def test_warnings_name_what_does_nothing():
 
 def test_flags_that_do_not_exist_are_said_to():
     """Flags of old articles are named as doing nothing."""
-    line = read_command_line("ollama run --num-gpu 2 llava:7b".split())
+    line = read_command_line(["ollama", "run", "--num-gpu", "2", "llava:7b"])
     assert any("--num-gpu" in remark for remark in line.remarks)
 
 

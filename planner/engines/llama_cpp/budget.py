@@ -31,7 +31,7 @@ class Encoding:
 Overhead = Callable[[Gpu, int], tuple[Item, ...]]
 
 
-def assemble(
+def assemble(  # noqa: PLR0913 - every term of a budget
     run: Run,
     *,
     traits: GraphTraits | None,
@@ -144,7 +144,7 @@ def _stored_items(run: Run, device: int, weights: Mapping[int, int], cache: Mapp
             "kv_cache",
             "language",
             cache[device],
-            formula="sum over the layers here of cells x streams x (K row + V row), and of recurrent state per sequence",
+            formula="sum over the layers here of cells x streams x (K row + V row), and of state per sequence",
             source=SOURCE,
             cells=resolved.n_ctx_seq,
             streams=resolved.n_streams,

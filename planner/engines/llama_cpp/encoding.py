@@ -70,7 +70,7 @@ def _weights(buffers: EncoderBuffers) -> Item:
         "weights",
         "vision",
         buffers.counted_weights_bytes,
-        formula="sum over the projector file's tensors (vision tower and projector) of their bytes, as the engine counts",
+        formula="sum over the projector file's tensors (tower and projector) of their bytes, as the engine counts",
         source=SOURCE,
     )
 
@@ -97,8 +97,8 @@ def _compute(
             expected_bytes=peak + padding,
             high_bytes=round(high * UNKNOWN_BACKEND) if foreign else high,
             basis="modelled" if known else "assumed",
-            formula="arena of the encoder's graph: reserved at load for the warm-up picture, grown by the largest image "
-            "asked; with the padding of the weights' buffer",
+            formula="arena of the encoder's graph: reserved at load for the warm-up picture, grown by the "
+            "largest image asked; with the padding of the weights' buffer",
             source=f"{SOURCE}, tools/mtmd, simulated operation by operation",
             inputs={
                 "images": n_images,

@@ -9,9 +9,9 @@ from planner.budget import Budget, DeviceBudget, ImageTokens, Item
 from planner.engines import refusals
 from planner.engines.engine import DevicePeak
 from planner.engines.llama_cpp.budget import assemble
+from planner.engines.llama_cpp.compute import compute_buffers
 from planner.engines.llama_cpp.encoder.kinds import EncoderKind
 from planner.engines.llama_cpp.encoding import encoding_of
-from planner.engines.llama_cpp.compute import compute_buffers
 from planner.engines.llama_cpp.layout import HOST, place_weights
 from planner.engines.llama_cpp.run import Run, device_names, graph_request, resolve_run
 from planner.engines.llama_cpp.settings import LlamaCppSettings
@@ -118,8 +118,8 @@ def _overheads(run: Run, gpu: Gpu, index: int, table: OverheadTable) -> Iterator
             expected_bytes=min(staging.expected_bytes, 2 * largest),
             high_bytes=min(staging.high_bytes, 4 * largest),
             basis="assumed",
-            formula="pool through which experts in host memory are staged for large batches: up to four times the largest "
-            "of their tensors in 16 bits, at most what was ever seen",
+            formula="pool through which experts in host memory are staged for large batches: up to four times the "
+            "largest of their tensors in 16 bits, at most what was ever seen",
             source=table.expert_staging_source,
             inputs={"largest_tensor_in_f16_bytes": largest},
         )

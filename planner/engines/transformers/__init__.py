@@ -11,8 +11,8 @@ from planner.engines.support import SupportTable, loads
 from planner.engines.transformers.budget import TransformersData, budget, device_limits
 from planner.engines.transformers.budget import supported as possible
 from planner.engines.transformers.forms import forms_of
-from planner.engines.transformers.settings import TransformersSettings
 from planner.engines.transformers.room import with_room
+from planner.engines.transformers.settings import TransformersSettings
 from planner.engines.transformers.snippet import emit
 from planner.machine import Machine
 from planner.memory.overhead import OverheadTable
@@ -52,7 +52,9 @@ def transformers_engine(
         remote = supported(model).verdict == "remote_code"
         return emit(model, workload, settings, limits, remote_code=remote)
 
-    def roomy(model: Model, workload: Workload, machine: Machine, settings: TransformersSettings) -> TransformersSettings:
+    def roomy(
+        model: Model, workload: Workload, machine: Machine, settings: TransformersSettings
+    ) -> TransformersSettings:
         return with_room(data, model, workload, machine, settings)
 
     return Engine(

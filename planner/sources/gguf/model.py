@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from planner.errors import SourceError
-from planner.quantization.file_types import FILE_TYPE_NUMBERS
 from planner.model import Model, Parameters
+from planner.quantization.file_types import FILE_TYPE_NUMBERS
 from planner.sources.gguf.file import read_gguf
 from planner.sources.gguf.language import language_from_gguf
 from planner.sources.gguf.vision import vision_from_gguf
