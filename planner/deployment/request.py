@@ -109,10 +109,11 @@ def parse_request(data: object, *, machine: Machine | None = None, detect: Calla
     model = open_model(
         request.model, engine=engine.name, quantization=request.quantization, projector=request.projector
     )
+    there = _machine(request, machine, detect)
     return Deployment(
         model=model,
-        engine=engine,
-        machine=_machine(request, machine, detect),
+        engine=_as_measured(engine, there),
+        machine=there,
         workload=workload,
         settings=settings,
         given=request.settings,
@@ -125,6 +126,14 @@ def _machine(request: _Request, machine: Machine | None, detect: Callable[[], Ma
     if request.machine is not None:
         return machine_of(request.machine)
     return machine if machine is not None else detect()
+
+
+def _as_measured(engine: Engine, machine: Machine) -> Engine:
+    """Return the engine with the overhead that was measured on this very machine, where some was kept."""
+    from planner.catalog.calibration import calibrated  # noqa: PLC0415 - described machines have none
+    from planner.catalog.tables import overhead_table  # noqa: PLC0415
+
+    return engine if machine.simulated else calibrated(engine, machine, overhead_table())
 
 
 def parse_question(
@@ -151,12 +160,13 @@ def parse_question(
             return first
         return open_model(request.model, engine=engine.name, quantization=quantization, projector=request.projector)
 
+    there = _machine(request, machine, detect)
     return Question(
-        engine=engine,
+        engine=_as_measured(engine, there),
         variant=variant,
         quantizations=_quantizations(first, request.quantization),
         workload=workload,
-        machine=_machine(request, machine, detect),
+        machine=there,
         settings=parse_settings(engine, request.settings),
         given=frozenset(request.settings),
         context_given=context_given,
