@@ -21,6 +21,8 @@ from planner.model import Model
 from planner.placement.objective import Prefer
 from planner.sources.opening import open_model
 from planner.strict import Between, read_record
+from planner.units import align
+from planner.vision import image_tokens
 from planner.workload import ImageSize, Workload, parse_image_size
 
 MAX_TOKENS = 1 << 30
@@ -153,7 +155,7 @@ def parse_question(
     context_given = request.workload.context is not None or _context_of(request.settings) is not None
     workload = _workload(request.workload, request.settings)
     if not context_given:
-        workload = replace(workload, context_tokens=_default_context(first))
+        workload = replace(workload, context_tokens=_default_context(first, workload, engine.name))
 
     def variant(quantization: str | None) -> Model:
         if quantization is None or quantization == first.quantization:
@@ -185,10 +187,17 @@ def _quantizations(model: Model, given: str | None) -> tuple[str | None, ...]:
     return OFFERED if model.quantization is not None else (None,)
 
 
-def _default_context(model: Model) -> int:
-    """Return the context to plan for when none was asked: 8192 tokens, or what the model was trained for if less."""
+def _default_context(model: Model, workload: Workload, engine: str) -> int:
+    """Return the context to plan for when none was asked: 8192 tokens, or more where images, prompt and answer need it.
+
+    Never more than the model was trained for.
+    """
     trained = model.language.n_context_train or DEFAULT_CONTEXT_TOKENS
-    return min(trained, 2 * DEFAULT_CONTEXT_TOKENS)
+    needed = workload.prompt_tokens + workload.answer_tokens
+    if model.vision is not None and workload.images:
+        counted = [image_tokens(model.vision, image, engine) for image in workload.images]
+        needed += sum(image.tokens + image.extra_tokens for image in counted)
+    return min(trained, max(2 * DEFAULT_CONTEXT_TOKENS, align(needed, 1024)))
 
 
 def _workload(given: _Workload, settings: Mapping[str, object]) -> Workload:
