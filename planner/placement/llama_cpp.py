@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from planner.budget import Budget, DeviceBudget
 from planner.engines.llama_cpp.kv_cache import CacheSettings, layer_cache_bytes, widest_value_row
 from planner.engines.llama_cpp.layout import HOST, Layout, layer_of, n_slots, place_weights
+from planner.engines.llama_cpp.remembered import remembered
 from planner.engines.llama_cpp.settings import LlamaCppSettings, resolve
 from planner.engines.llama_cpp.weights import weight_bytes
 from planner.machine import Machine
@@ -43,7 +44,17 @@ def place_costs(
     model: Model, workload: Workload, settings: LlamaCppSettings, *, flash_attn: bool
 ) -> tuple[list[int], list[int]]:
     """Return the bytes of each place on a GPU: all of it, and the part that is experts (layers first, output last)."""
-    language = model.language
+    weights, experts = _weight_costs(model.language)
+    costs = list(weights)
+    if not settings.no_kv_offload:
+        for index, n_bytes in enumerate(_cache_costs(model.language, workload, settings, flash_attn=flash_attn)):
+            costs[index] += n_bytes
+    return costs, list(experts)
+
+
+@remembered
+def _weight_costs(language: Language) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the bytes of each place's weights, and of the experts among them."""
     n_layers = n_slots(language)
     layout = Layout(n_gpus=1, slots=(0,) * n_layers, output=0)
     costs, experts = [0] * (n_layers + 1), [0] * (n_layers + 1)
@@ -56,10 +67,7 @@ def place_costs(
         costs[place] += n_bytes
         if "_exps." in tensor.name:
             experts[place] += n_bytes
-    if not settings.no_kv_offload:
-        for index, n_bytes in enumerate(_cache_costs(language, workload, settings, flash_attn=flash_attn)):
-            costs[index] += n_bytes
-    return costs, experts
+    return tuple(costs), tuple(experts)
 
 
 def _cache_costs(language: Language, workload: Workload, settings: LlamaCppSettings, *, flash_attn: bool) -> list[int]:

@@ -11,7 +11,9 @@ import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
+from planner.engines.llama_cpp.remembered import remembered
 from planner.engines.llama_cpp.settings import LlamaCppSettings
 from planner.errors import UsageError
 from planner.model import Language, Tensor
@@ -112,6 +114,7 @@ def _override(text: str, buffers: dict[str, int]) -> tuple[re.Pattern[str], int]
         raise UsageError(f"settings.override_tensor {text!r} is no regular expression: {error}") from None
 
 
+@remembered
 def n_slots(language: Language) -> int:
     """Return how many repeating layers are stored; of an architecture that is not understood, by its tensors' names."""
     if language.layers:
@@ -119,28 +122,30 @@ def n_slots(language: Language) -> int:
     return 1 + max((layer_of(tensor.name) or 0 for tensor in language.tensors), default=-1)
 
 
+@lru_cache(maxsize=4096)
 def layer_of(name: str) -> int | None:
     """Return the repeating layer a tensor belongs to, by its name, or None."""
     match = _BLOCK.match(name)
     return int(match[1]) if match else None
 
 
-def place_weights(language: Language, layout: Layout) -> list[tuple[Tensor, int]]:
+@remembered
+def place_weights(language: Language, layout: Layout) -> tuple[tuple[Tensor, int], ...]:
     """Return every (tensor, device) that is really loaded: each stored one, copies made at load included.
 
     Blocks kept for multi-token prediction are not loaded; a tied embedding is held twice when the output is on a
     GPU (some architectures read the output first and then hold it twice on the host too); rotary factors are held
     once on every device that has layers.
     """
-    placed: list[tuple[Tensor, int]] = []
     names = {tensor.name for tensor in language.tensors}
-    for tensor in language.tensors:
-        for device in _devices_of(tensor.name, language, layout, names):
-            placed.append((tensor, device))
-    return placed
+    return tuple(
+        (tensor, device) for tensor in language.tensors for device in _devices_of(tensor.name, language, layout, names)
+    )
 
 
-def _devices_of(name: str, language: Language, layout: Layout, names: set[str]) -> tuple[int, ...]:
+def _devices_of(  # noqa: PLR0911 - one return per rule
+    name: str, language: Language, layout: Layout, names: set[str]
+) -> tuple[int, ...]:
     layer = layer_of(name)
     if layer is not None:
         if language.layers and layer >= language.n_layers:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Concatenate, Generic, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from planner.model import Language
 
 Answer = TypeVar("Answer")
+Value = TypeVar("Value")
+Rest = ParamSpec("Rest")
 SIZE = 512
 
 
@@ -38,3 +41,24 @@ class Remembered(Generic[Answer]):
             # holding the language keeps its identity from being given to another one
             known = self._answers[key] = request.language, self._function(request)
         return known[1]
+
+
+def remembered(function: Callable[Concatenate[Value, Rest], Answer]) -> Callable[Concatenate[Value, Rest], Answer]:
+    """Let ``function`` keep its last ``SIZE`` answers, its first argument told by identity, the others by value.
+
+    For functions of a language or a tower, which are large and hold mappings. What is returned is shared.
+    """
+    answers: dict[Hashable, tuple[Value, Answer]] = {}
+
+    @wraps(function)
+    def answer(value: Value, /, *rest: Rest.args, **named: Rest.kwargs) -> Answer:
+        key = (id(value), rest, *named.items())
+        known = answers.get(key)
+        if known is None:
+            while len(answers) >= SIZE:
+                answers.pop(next(iter(answers)))
+            # holding the value keeps its identity from being given to another one
+            known = answers[key] = value, function(value, *rest, **named)
+        return known[1]
+
+    return answer

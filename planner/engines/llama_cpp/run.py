@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from planner.engines.llama_cpp.backend import Backends
@@ -9,6 +10,7 @@ from planner.engines.llama_cpp.compute import settled_flash_attn
 from planner.engines.llama_cpp.flash_attention import flash_attn_used
 from planner.engines.llama_cpp.kv_cache import CacheSettings, window_cells
 from planner.engines.llama_cpp.layout import HOST, Layout, layout_of, place_weights
+from planner.engines.llama_cpp.remembered import remembered
 from planner.engines.llama_cpp.settings import LlamaCppSettings, Resolved, check_settings, resolve
 from planner.engines.llama_cpp.traits import GraphRequest, GraphTraits
 from planner.machine import Gpu, Machine
@@ -95,14 +97,7 @@ def resolve_run(model: Model, workload: Workload, machine: Machine, settings: Ll
 def graph_request(run: Run, traits: GraphTraits, *, pinned: bool = True) -> GraphRequest:
     """Return the request for compute buffers; the host is the device after the last GPU."""
     layout, resolved, host = run.layout, run.resolved, run.layout.n_gpus
-
-    def number(device: int) -> int:
-        return host if device == HOST else device
-
-    weights: dict[str, int] = {}
-    for tensor, device in place_weights(run.language, layout):
-        weights.setdefault(tensor.name, number(device))
-    layers = tuple(number(device) for device in layout.slots)
+    layers = tuple(_number(device, layout) for device in layout.slots)
     request = GraphRequest(
         language=run.language,
         traits=traits,
@@ -112,10 +107,10 @@ def graph_request(run: Run, traits: GraphTraits, *, pinned: bool = True) -> Grap
             n_copies=4 if run.pipelined else 1,
             compute_capability=capability_of(run.machine.gpus),
         ),
-        weights=weights,
+        weights=_devices_by_weight(run.language, layout),
         layer_devices=layers,
         cache_devices=(host,) * len(layers) if run.settings.no_kv_offload else layers,
-        output_device=number(layout.output),
+        output_device=_number(layout.output, layout),
         n_tokens=resolved.n_ubatch,
         n_outputs=min(resolved.n_ubatch, resolved.n_outputs),
         n_seqs=resolved.n_seqs,
@@ -133,6 +128,19 @@ def graph_request(run: Run, traits: GraphTraits, *, pinned: bool = True) -> Grap
     if run.settings.flash_attn != "auto":
         return request
     return replace(request, flash_attn=settled_flash_attn(request))
+
+
+def _number(device: int, layout: Layout) -> int:
+    return layout.n_gpus if device == HOST else device
+
+
+@remembered
+def _devices_by_weight(language: Language, layout: Layout) -> Mapping[str, int]:
+    """Return the device of each weight by name; of one that is held twice, the first."""
+    devices: dict[str, int] = {}
+    for tensor, device in place_weights(language, layout):
+        devices.setdefault(tensor.name, _number(device, layout))
+    return devices
 
 
 def capability_of(gpus: tuple[Gpu, ...]) -> int:

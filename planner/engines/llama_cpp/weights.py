@@ -7,7 +7,11 @@ Source: ggml-cuda.cu (``ggml_backend_cuda_buffer_type_get_alloc_size``), ggml-al
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
+
 from planner.engines.llama_cpp.layout import HOST, Layout, place_weights
+from planner.engines.llama_cpp.remembered import remembered
 from planner.model import Language, Tensor
 from planner.quantization import FORMATS, row_bytes, tensor_bytes
 from planner.units import align
@@ -17,6 +21,7 @@ HOST_ALIGNMENT = 32
 CUDA_ROW_ELEMENTS = 512
 
 
+@lru_cache(maxsize=4096)
 def stored_bytes(format_name: str, shape: tuple[int, ...], *, on_gpu: bool) -> int:
     """Return the bytes a tensor takes in a buffer of a GPU or of the host, padding included."""
     n_bytes = tensor_bytes(format_name, shape)
@@ -28,7 +33,8 @@ def stored_bytes(format_name: str, shape: tuple[int, ...], *, on_gpu: bool) -> i
     return align(n_bytes, CUDA_ALIGNMENT)
 
 
-def weights_bytes(language: Language, layout: Layout) -> dict[int, int]:
+@remembered
+def weights_bytes(language: Language, layout: Layout) -> Mapping[int, int]:
     """Return the bytes of weights per device (``HOST`` included)."""
     totals = dict.fromkeys((*range(layout.n_gpus), HOST), 0)
     for tensor, device in place_weights(language, layout):
