@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Engine = Literal["gguf", "hf"]
 DEFAULT_FILE_TYPE = "Q4_K_M"  # what llama.cpp and Ollama fetch unless told otherwise
+MAX_VISION_LAYERS = 1024
 ALIGNMENT = 32  # of tensors in a GGUF file
 
 
@@ -43,39 +44,51 @@ def load_model(name: str, quantization: str | None = None, engine: Engine = "ggu
         UsageError: no such model (the message names the nearest), or no such file type.
         SourceError: the profile is damaged.
     """
+    profile, model = find_model(name, engine), _described(name, engine)
+    if engine == "hf":
+        return replace(model, quantization=quantization)
+    usual = DEFAULT_FILE_TYPE if DEFAULT_FILE_TYPE in profile.quantizations else profile.quantizations[0]
+    return _in_file_type(model, known_file_type(quantization or usual))
+
+
+@cache
+def _described(name: str, engine: Engine) -> Model:
+    """Return what all file types of a model share: everything but the language model's tensors."""
     from planner.catalog.build import model_of  # noqa: PLC0415 - not needed to find out that a name is unknown
 
     profile = find_model(name, engine)
     model = model_of(profile)
     said = replacements(user_profiles(), _shipped(), profile.name) if profile.name in user_profiles() else ()
     model = replace(model, notes=(*model.notes, *said))
-    if engine == "hf":
-        return replace(model, quantization=quantization)
-    usual = DEFAULT_FILE_TYPE if DEFAULT_FILE_TYPE in profile.quantizations else profile.quantizations[0]
-    return with_tensors(model, known_file_type(quantization or usual))
+    return model if engine == "hf" else _with_projector(model)
 
 
 def with_tensors(model: Model, file_type: str) -> Model:
     """Return ``model`` as a GGUF file of ``file_type`` and an F16 projector file would store it."""
-    language, vision = model.language, model.vision
+    return _in_file_type(_with_projector(model), file_type)
+
+
+def _in_file_type(model: Model, file_type: str) -> Model:
+    language = model.language
     tensors = quantized_tensors(language, file_type, language_tensors(language))
-    projector = () if vision is None else _projector_tensors(model.name, vision, language.n_embd)
     return replace(
         model,
         language=replace(language, tensors=tensors),
-        vision=None if vision is None else replace(vision, tensors=projector),
         quantization=file_type,
         file_bytes=_data_bytes(tensors),
-        projector_file_bytes=_data_bytes(projector) if projector else None,
     )
 
 
-def _projector_tensors(name: str, vision: Vision, n_embd_text: int) -> tuple[Tensor, ...]:
-    """Return the tensors of the projector file, refusing facts that make none (a head count of 0)."""
-    try:
-        return vision_tensors(vision, n_embd_text)
-    except (ArithmeticError, IndexError, TypeError, ValueError) as error:
-        raise SourceError(f"{name}: the facts of its vision tower contradict each other: {error}") from error
+def _with_projector(model: Model) -> Model:
+    vision = model.vision
+    if vision is None:
+        return model
+    tensors = vision_tensors(vision, model.language.n_embd)
+    return replace(
+        model,
+        vision=replace(vision, tensors=tensors),
+        projector_file_bytes=_data_bytes(tensors) if tensors else None,
+    )
 
 
 def _data_bytes(tensors: Iterable[Tensor]) -> int:
@@ -109,7 +122,7 @@ def find_model(name: str, engine: Engine = "hf") -> Profile:
 
 def forget_profiles() -> None:
     """Read profiles anew from now on: the directories have changed."""
-    for cached in (load_model, find_model, _checked, _stems, _text):
+    for cached in (load_model, _described, find_model, _checked, _stems, _text):
         cached.cache_clear()
 
 

@@ -106,3 +106,13 @@ def test_seeds_are_read_fast_and_small(target):
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 20e6
+
+
+@pytest.mark.parametrize(("key", "value"), [("heads", 0), ("layers", 35_682), ("layers", 10**9), ("width", 10**12)])
+def test_towers_that_no_model_has(key, value):
+    """A second tower without heads, or with absurd numbers, is refused before anything of that size is built."""
+    width = {"clip-l-14-224": {"image_size": 224, "patch_size": 14}, "sam_vit_b": {key: value}}
+    config = {**CONFIGURATIONS["deepseek-ocr"][0], "vision_config": {"width": width}}
+    with untraced() as spent, pytest.raises(VlplanError):
+        read_folder({"config.json": json.dumps(config).encode()})
+    assert spent.seconds < 0.5
