@@ -250,6 +250,7 @@ class Model:
     parameters: Parameters | None = None
     architecture_class: str | None = None  # the word under `architectures` of its HF configuration
     hf_id: str | None = None
+    ollama_tag: str | None = None  # the name under which Ollama's library has it
     quantization: str | None = None  # the file type the tensors were stored as
     source: str = ""
     projector_source: str = ""

@@ -40,6 +40,7 @@ def model_of(profile: Profile) -> Model:
     return Model(
         name=profile.name,
         family=profile.family,
+        ollama_tag=next((name for name in profile.aliases if _is_tag(name)), None),
         language=_language(profile.name, profile.language),
         vision=None if profile.vision is None else _vision(profile.vision),
         parameters=None
@@ -56,6 +57,11 @@ def model_of(profile: Profile) -> Model:
         source=f"profile {profile.name}: {profile.source}",
         notes=tuple(profile.notes),
     )
+
+
+def _is_tag(name: str) -> bool:
+    """Whether an alias is a tag of Ollama's library that says which size it means."""
+    return ":" in name and "/" not in name and not name.endswith(":latest")
 
 
 def _language(name: str, data: LanguageData) -> Language:

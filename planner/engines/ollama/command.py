@@ -36,7 +36,7 @@ def _word(value: object) -> str:
 
 def modelfile(model: Model, given: dict[str, object]) -> str:
     """Return a Modelfile; the file is named where the model was read from one, else its name stands for a tag."""
-    origin = model.source if model.source.endswith(".gguf") else model.name
+    origin = model.source if model.source.endswith(".gguf") else model.ollama_tag or model.name
     lines = [f"FROM {origin}"]
     if model.projector_source.endswith(".gguf"):
         lines.append(f"FROM {model.projector_source}")
