@@ -14,7 +14,7 @@ from planner.model import Model
 from planner.placement.changes import Asked, smallest_change
 from planner.placement.choices import settings_choices
 from planner.placement.llama_cpp import balanced
-from planner.placement.objective import Prefer, Quality
+from planner.placement.objective import Prefer, Quality, Score, active_fraction, decode_tokens_per_s
 from planner.placement.recommend import Found, cache_choices, search
 from planner.units import format_bytes
 from planner.workload import Workload
@@ -159,9 +159,10 @@ def recommend(question: Question) -> Plan:
 
 
 def _first_that_fits(question: Question) -> Plan:
-    """Return the first plan that fits of those to try, best quality first; else the one that is least short.
+    """Return the mildest settings that keep everything on the GPUs; else the best plan that fits, or is least short.
 
-    For engines that place layers by themselves.
+    For engines that place layers by themselves. File types come best first, and for each the settings that cost
+    quality least; a plan with layers on the host is kept in mind while better ones are looked for.
     """
     plans: list[Plan] = []
     choices = settings_choices(question.settings, len(question.machine.gpus), question.given)
@@ -171,10 +172,33 @@ def _first_that_fits(question: Question) -> Plan:
         for settings in choices:
             fitted = settings if adapt is None else adapt(model, question.workload, question.machine, settings)
             plan = judge(question.engine, model, question.workload, question.machine, fitted)
-            if plan.verdict == "fits":
+            if plan.verdict == "fits" and _on_gpus(plan):
                 return replace(plan, alternatives=tuple(plans[-2:]))
             plans.append(plan)
+    fitting = [plan for plan in plans if plan.verdict == "fits"]
+    if fitting:
+        return max(fitting, key=lambda plan: _merit(plan, question))
     return max(plans, key=_least_headroom)
+
+
+def _on_gpus(plan: Plan) -> bool:
+    """Whether no layer lies on the host beside a GPU."""
+    return plan.budget is not None and bool(plan.machine.gpus) and plan.budget.devices[-1].layers is None
+
+
+def _merit(plan: Plan, question: Question) -> tuple[float, ...]:
+    """Return what plans that fit are compared by: the order of the user's preference."""
+    assert plan.budget is not None  # noqa: S101 - a plan that fits has one
+    score = Score(
+        fits=True,
+        on_gpu=_on_gpus(plan),
+        tokens_per_s=decode_tokens_per_s(plan.budget, plan.machine, active_fraction(plan.model)),
+        loss=question.quality.loss(plan.model.quantization),
+        cache_loss=0,
+        context_tokens=plan.workload.context_tokens,
+        headroom_bytes=_least_headroom(plan),
+    )
+    return score.key(question.prefer)
 
 
 def _least_headroom(plan: Plan) -> int:
