@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from planner.catalog.data import load_data, profiles_folder, read_text
 from planner.catalog.directories import profile_text, read_user_profile, replacements, user_profiles
 from planner.catalog.merging import merged, unfolded
+from planner.catalog.towers import projector_tensors
 from planner.errors import SourceError, UsageError
 from planner.quantization import tensor_bytes
 from planner.quantization.file_types import known_file_type
 from planner.recipe import quantized_tensors
 from planner.strict import read_record
-from planner.tensors import language_tensors, vision_tensors
+from planner.tensors import language_tensors
 from planner.units import align
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 Engine = Literal["gguf", "hf"]
 DEFAULT_FILE_TYPE = "Q4_K_M"  # what llama.cpp and Ollama fetch unless told otherwise
-MAX_VISION_LAYERS = 1024
 ALIGNMENT = 32  # of tensors in a GGUF file
 
 
@@ -83,12 +83,24 @@ def _with_projector(model: Model) -> Model:
     vision = model.vision
     if vision is None:
         return model
-    tensors = vision_tensors(vision, model.language.n_embd)
+    tensors = projector_tensors(model.name, vision, model.language.n_embd)
     return replace(
         model,
         vision=replace(vision, tensors=tensors),
         projector_file_bytes=_data_bytes(tensors) if tensors else None,
     )
+
+
+def _projector_tensors(name: str, vision: Vision, n_embd_text: int) -> tuple[Tensor, ...]:
+    """Return the tensors of the projector file, refusing facts that make none (a head count of 0) or too many."""
+    counts = {key: n for key, n in vision.facts.items() if key.endswith(("block_count", "layers"))}
+    for key, n in {**counts, "layers": vision.n_layers}.items():
+        if isinstance(n, int) and n > MAX_VISION_LAYERS:
+            raise SourceError(f"{name}: {key} of its vision tower is {n}; no tower has more than {MAX_VISION_LAYERS}")
+    try:
+        return vision_tensors(vision, n_embd_text)
+    except (ArithmeticError, IndexError, TypeError, ValueError) as error:
+        raise SourceError(f"{name}: the facts of its vision tower contradict each other: {error}") from error
 
 
 def _data_bytes(tensors: Iterable[Tensor]) -> int:

@@ -20,7 +20,7 @@ def fresh(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
     def clear():
-        for name in ("load_model", "find_model", "_checked", "_stems", "_text"):
+        for name in ("load_model", "find_model", "_described", "_checked", "_stems", "_text"):
             getattr(models, name).cache_clear()
 
     clear()
