@@ -1,4 +1,4 @@
-"""The tensors of a described projector file, for descriptions that may be wrong: a profile or folder of a stranger's."""
+"""The tensors of a described projector file, for descriptions that may be wrong: a profile or folder of strangers."""
 
 from __future__ import annotations
 
