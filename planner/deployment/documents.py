@@ -19,7 +19,7 @@ _IMAGES = (
     (re.compile(r"llama\.cpp.*server"), ("llama-server",)),
     (re.compile(r"lmdeploy"), ("lmdeploy", "serve", "api_server")),
 )
-_SEPARATOR = re.compile(r"(?m)^---(?:\s.*)?$")
+_SEPARATOR = re.compile(r"(?m)^---(?:[ \t].*)?$")
 _INSTRUCTION = re.compile(r"\s*([A-Za-z]+)\s+(.*)")
 _PARAMETERS = {"num_ctx": int, "num_gpu": int, "num_batch": int, "main_gpu": int, "use_mmap": lambda t: t == "true"}
 
