@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from planner.catalog.profile import Profile
-    from planner.model import Model, Tensor, Vision
+    from planner.model import Model, Tensor
 
 Engine = Literal["gguf", "hf"]
 DEFAULT_FILE_TYPE = "Q4_K_M"  # what llama.cpp and Ollama fetch unless told otherwise
@@ -89,18 +89,6 @@ def _with_projector(model: Model) -> Model:
         vision=replace(vision, tensors=tensors),
         projector_file_bytes=_data_bytes(tensors) if tensors else None,
     )
-
-
-def _projector_tensors(name: str, vision: Vision, n_embd_text: int) -> tuple[Tensor, ...]:
-    """Return the tensors of the projector file, refusing facts that make none (a head count of 0) or too many."""
-    counts = {key: n for key, n in vision.facts.items() if key.endswith(("block_count", "layers"))}
-    for key, n in {**counts, "layers": vision.n_layers}.items():
-        if isinstance(n, int) and n > MAX_VISION_LAYERS:
-            raise SourceError(f"{name}: {key} of its vision tower is {n}; no tower has more than {MAX_VISION_LAYERS}")
-    try:
-        return vision_tensors(vision, n_embd_text)
-    except (ArithmeticError, IndexError, TypeError, ValueError) as error:
-        raise SourceError(f"{name}: the facts of its vision tower contradict each other: {error}") from error
 
 
 def _data_bytes(tensors: Iterable[Tensor]) -> int:

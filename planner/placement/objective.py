@@ -24,8 +24,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from planner.budget import Budget, DeviceBudget
+from planner.engines.llama_cpp.remembered import remembered
 from planner.machine import Machine
-from planner.model import Model, MoeFfn
+from planner.model import Language, Model, MoeFfn
 from planner.quantization import tensor_bytes
 
 Prefer = Literal["balanced", "quality", "speed", "context", "headroom"]
@@ -90,10 +91,15 @@ def _speed_step(tokens_per_s: float) -> float:
 
 def active_fraction(model: Model) -> float:
     """Return the share of the stored weights that one token reads: all but the experts it is not routed to."""
+    return _active_fraction(model.language)
+
+
+@remembered
+def _active_fraction(language: Language) -> float:
     total = idle = 0.0
-    experts = next((layer.ffn for layer in model.language.layers if isinstance(layer.ffn, MoeFfn)), None)
+    experts = next((layer.ffn for layer in language.layers if isinstance(layer.ffn, MoeFfn)), None)
     share = experts.n_experts_used / experts.n_experts if experts else 1.0
-    for tensor in model.language.tensors:
+    for tensor in language.tensors:
         n_bytes = tensor_bytes(tensor.format, tensor.shape)
         if tensor.name.startswith(("token_embd", "per_layer_token_embd")):
             continue

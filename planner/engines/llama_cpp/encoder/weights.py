@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from planner.engines.llama_cpp.backend import CUDA_ALIGNMENT, HOST_ALIGNMENT, ROW_ELEMENTS
+from planner.engines.llama_cpp.remembered import remembered
 from planner.model import Tensor, Vision
 from planner.quantization import FORMATS, row_bytes, tensor_bytes
 from planner.units import align
@@ -61,6 +62,7 @@ def _is_known(name: str, n_layers: int) -> bool:
     return not name.endswith(_SCALARS) and (block is None or int(block[1]) < n_layers)
 
 
+@remembered
 def encoder_weights(vision: Vision, *, on_gpu: bool, audio: bool = True) -> EncoderWeights:
     """Return the bytes of the loaded tensors, on a CUDA device or on the host."""
     tensors = loaded_tensors(vision, audio=audio)
