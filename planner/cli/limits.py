@@ -26,7 +26,7 @@ from planner.cli.options import (
 @click.option(
     "--solve",
     "dimensions",
-    type=click.Choice(["image", "images", "context", "sequences", "batch", "quantization"]),
+    type=click.Choice(["image", "square", "images", "context", "sequences", "batch", "quantization"]),
     multiple=True,
     help="Answer only this question. Repeat for several.",
 )

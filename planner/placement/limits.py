@@ -11,8 +11,9 @@ from typing import Literal
 
 from planner.workload import ImageSize, Workload
 
-Dimension = Literal["image", "images", "context", "sequences", "batch"]
-DIMENSIONS: tuple[Dimension, ...] = ("image", "images", "context", "sequences", "batch")
+Dimension = Literal["image", "square", "images", "context", "sequences", "batch"]
+DIMENSIONS: tuple[Dimension, ...] = ("image", "square", "images", "context", "sequences", "batch")
+SQUARE = ImageSize(width=1, height=1)
 MAX_SIDE = 16384
 MAX_COUNT = 1024
 MAX_CONTEXT_TOKENS = 1 << 24
@@ -89,8 +90,9 @@ class _Ladder:
 
 
 def _ladder(dimension: Dimension, workload: Workload, context_floor: int, context_ceiling: int) -> _Ladder:
-    if dimension == "image":
-        return _image_ladder(workload)
+    if dimension in ("image", "square"):
+        shape = workload.images[0] if workload.images and dimension == "image" else SQUARE
+        return _image_ladder(workload, shape)
     if dimension == "images":
         return _images_ladder(workload)
     if dimension == "context":
@@ -103,9 +105,8 @@ def _ladder(dimension: Dimension, workload: Workload, context_floor: int, contex
     )
 
 
-def _image_ladder(workload: Workload) -> _Ladder:
-    """Sizes of the first image's aspect (a square without one): steps of one pixel of the longer side."""
-    shape = workload.images[0] if workload.images else ImageSize(width=1, height=1)
+def _image_ladder(workload: Workload, shape: ImageSize) -> _Ladder:
+    """Sizes of the aspect of ``shape``, for all images of the request: steps of one pixel of the longer side."""
     longer = max(shape.width, shape.height)
 
     def size(side: int) -> ImageSize:

@@ -29,12 +29,15 @@ def find_limits(deployment: Deployment, dimensions: Sequence[str] = ()) -> list[
 
 
 def _meaningful(deployment: Deployment) -> list[Dimension]:
-    words: list[Dimension] = [word for word in DIMENSIONS if word not in ("image", "images") or deployment.model.vision]
+    pictures = ("image", "square", "images")
+    words: list[Dimension] = [word for word in DIMENSIONS if word not in pictures or deployment.model.vision]
+    if all(image.width == image.height for image in deployment.workload.images[:1]):
+        words = [word for word in words if word != "square"]
     return [word for word in words if word != "batch" or deployment.engine.name in BATCHING_ENGINES]
 
 
 def _solved(deployment: Deployment, dimension: Dimension) -> Limit:
-    if dimension in ("image", "images") and deployment.model.vision is None:
+    if dimension in ("image", "square", "images") and deployment.model.vision is None:
         raise UsageError(f"{deployment.model.name} takes no images")
     workload, settings = deployment.workload, deployment.settings
     if dimension == "context" and isinstance(settings, LlamaCppSettings):

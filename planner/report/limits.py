@@ -10,6 +10,7 @@ from planner.placement.limits import Limit
 
 _TITLES = {
     "image": "largest image",
+    "square": "largest square",
     "images": "most images",
     "context": "longest context",
     "sequences": "most sequences",
