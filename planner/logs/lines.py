@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -10,11 +11,21 @@ from planner.units import MIB
 
 MAX_LINE = 64 * 1024  # characters kept of a line
 HEAD_BYTES = TAIL_BYTES = 16 * MIB  # read from either end of a longer log
+_WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _COLOUR = re.compile(r"\x1b\[[0-9;]{0,20}m")
 
 
 def lines_of(file: BinaryIO, n_bytes: int) -> Iterator[str]:
-    """Yield the lines of a log of ``n_bytes``: all of a usual one, both ends of a huge one."""
+    """Yield the lines of a log of ``n_bytes``: all of a usual one, both ends of a huge one.
+
+    A log that PowerShell's ``>`` wrote is UTF-16; of that the front is read.
+    """
+    mark = file.read(2)
+    file.seek(0)
+    if mark in _WIDE:
+        text = file.read(HEAD_BYTES).decode("utf-16", "replace")
+        yield from (line[:MAX_LINE].rstrip("\r") for line in text.split("\n"))
+        return
     if n_bytes <= HEAD_BYTES + TAIL_BYTES:
         yield from _lines(file, n_bytes)
         return

@@ -55,6 +55,21 @@ def test_what_cannot_be_opened_is_one_clear_line(path):
         read_log(path)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@pytest.mark.parametrize("prefix", ["", "Feb 06 10:00:01 box engine[812]: ", "engine-1  | ", "\x1b[32mINFO\x1b[0m "])
+def test_shells_and_services_in_between(tmp_path, encoding, ends, prefix):
+    """What PowerShell, journald, compose or a terminal adds around the lines changes no figure and no setting."""
+    path = tmp_path / "some.log"
+    text = next(one for one in LOGS if one.name == "llama_cli_two_gpus.log").read_text()
+    dressed = ends.join(prefix + line for line in text.splitlines())
+    path.write_bytes((b"\xfe\xff" if encoding == "utf-16-be" else b"") + dressed.encode(encoding))
+    plain, found = read_text(text), read_log(path)
+    assert found.figures == plain.figures
+    assert found.settings == plain.settings
+    assert found.devices == plain.devices
+
+
 @pytest.mark.parametrize("path", LOGS, ids=lambda path: path.name)
 def test_a_log_cut_anywhere_is_read_or_refused(path):
     """A log that ends after any byte gives a part of its figures, or the clear line, and never another error."""
