@@ -7,6 +7,7 @@ the unquantised types ``convert_hf_to_gguf.py``. Only file types that need no im
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from planner.model import Attention, GatedDeltaNet, LatentAttention, MoeFfn, Tensor
@@ -112,6 +113,7 @@ def source_format(entry: Entry, file_type: str) -> str:
     return "f32" if always else plain
 
 
+@lru_cache(maxsize=4096)
 def allows_quantization(name: str, shape: tuple[int, ...]) -> bool:
     """Whether the quantiser touches a tensor at all: matrices of weights, save the small and the delicate."""
     n_dimensions = max((index + 1 for index, width in enumerate(shape) if width > 1), default=1)
@@ -145,6 +147,7 @@ class _Position:
     tied: bool
 
 
+@lru_cache(maxsize=4096)
 def _layer_index(name: str) -> int:
     """Return N of ``blk.N.…``, -1 for a tensor outside the layers."""
     number = name[4 : name.find(".", 4)] if name.startswith("blk.") else ""
@@ -163,6 +166,7 @@ _CATEGORIES = (
 )
 
 
+@lru_cache(maxsize=4096)
 def _category(name: str) -> str:
     if name == "output.weight":
         return "output"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from planner.catalog.data import load_data
+from planner.catalog.lazily import Lazily
 from planner.engines.engine import Engine, Support
 from planner.engines.versions import parse_version
 from planner.errors import UsageError
@@ -67,32 +68,12 @@ def engine_version(word: str) -> str:
     return load_engine(word).version
 
 
-class _SupportTables(Mapping[str, "SupportTable"]):
-    """The tables by engine, each read when it is looked at."""
-
-    def __getitem__(self, engine: str) -> SupportTable:
-        if engine not in _SUPPORT_TABLES:
-            raise KeyError(engine)
-        return _support_table(engine)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_SUPPORT_TABLES)
-
-    def __len__(self) -> int:
-        return len(_SUPPORT_TABLES)
-
-
-@cache
-def _support_table(engine: str) -> SupportTable:
-    from planner.engines.support import support_table  # noqa: PLC0415 - the tables are large
-
-    return support_table(load_data(f"engines/support/{engine}.yaml"))
-
-
 @cache
 def support_tables() -> Mapping[str, SupportTable]:
     """Return what each engine's releases load."""
-    return _SupportTables()
+    from planner.engines.support import support_table  # noqa: PLC0415 - one engine at a time
+
+    return Lazily(_SUPPORT_TABLES, lambda engine: support_table(load_data(f"engines/support/{engine}.yaml")))
 
 
 @cache
@@ -104,9 +85,10 @@ def llama_cpp_data() -> LlamaCppData:
     from planner.engines.llama_cpp.traits import traits_from  # noqa: PLC0415
 
     graphs = load_data("engines/llama_cpp/graphs.yaml")["architectures"]
+    projectors = load_data("engines/llama_cpp/encoders.yaml")["projectors"]
     return LlamaCppData(
-        traits={word: traits_from(entry) for word, entry in graphs.items()},
-        encoders=encoder_kinds(load_data("engines/llama_cpp/encoders.yaml")),
+        traits=Lazily(graphs, lambda word: traits_from(graphs[word])),
+        encoders=Lazily(projectors, lambda word: encoder_kinds({"projectors": {word: projectors[word]}})[word]),
         overhead=overhead_table(),
     )
 
