@@ -181,7 +181,9 @@ class LlamaCppReader:
             self.server = True
         elif "mtmd-cli" in line or "mtmd_cli" in line:
             self.vision_cli = True
-        elif (build := _BUILD.search(line)) is not None:
+        elif "fused_moe" in line or "mla_attn" in line:
+            self.version = "ik_llama.cpp"
+        elif (build := _BUILD.search(line)) is not None and self.version is None:
             self.version = f"b{build[1]}"
 
     def finish(self) -> Log | None:
@@ -194,7 +196,7 @@ class LlamaCppReader:
         return Log(
             kind="llama.cpp",
             engine="llama.cpp",
-            engine_version=self.version,
+            engine_version=self.version or _age(load.settings),
             model=_model(load.model),
             settings=self._settings(load),
             devices=self.devices.listed(figures),
@@ -245,6 +247,11 @@ class LlamaCppReader:
 
 _KEYS = {"n_ctx": "ctx_size", "n_batch": "batch_size", "n_ubatch": "ubatch_size", "n_seq_max": "parallel"}
 _FLASH = {"1": "on", "0": "off", "enabled": "on", "disabled": "off", "on": "on", "off": "off"}
+
+
+def _age(said: Mapping[str, str]) -> str | None:
+    """Return what a context without a build number shows of its age: today's say how many outputs they reserve."""
+    return "an older build" if {"n_ctx", "n_ubatch"} <= set(said) and "n_outputs_max" not in said else None
 
 
 def _model(said: Mapping[str, str]) -> LoggedModel:

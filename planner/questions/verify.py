@@ -174,6 +174,7 @@ def _range(items: Sequence[Item], figure: Figure) -> tuple[int, int, int]:
 
 _SPAN = "the stretch of the file from the first to the last tensor of the host, with those of other devices between"
 _REPACKED = "quantised weights are copied into a repacked buffer; the file's own pages of them can be dropped again"
+_FULL_LENGTH = "sliding-window layers hold the whole context: --swa-full, a fork, or a build before their own cache"
 _APART = {
     "unaccounted": "context and pools of this process, and whatever else uses the device",
     "memory.used": "all processes on the device, the desktop too",
@@ -216,6 +217,8 @@ def _cause(  # noqa: PLR0911 - one sentence per cause
         return "reserved for the warm-up picture; a larger one makes it grow on first use"
     if figure.term == "KV pool":
         return _pool(items, log)
+    if figure.component == "kv_cache" and log.kind in {"llama.cpp", "ollama"} and _windowed(plan):
+        return _FULL_LENGTH if measured[1] > sum(item.expected_bytes for item in items) else None
     if figure.component == "compute" and log.engine_version not in {None, plan.engine_version}:
         return f"the log is of {log.engine_version}, the prediction of {plan.engine_version}: graphs change"
     gguf = log.kind in {"llama.cpp", "ollama"} and not plan.model.source.endswith(".gguf")
@@ -224,6 +227,10 @@ def _cause(  # noqa: PLR0911 - one sentence per cause
     if figure.component == "weights" and gguf:
         return "the file's tensor types may differ from the usual recipe: name the file itself with --model"
     return None
+
+
+def _windowed(plan: Plan) -> bool:
+    return any(getattr(layer.mixer, "window_tokens", None) for layer in plan.model.language.layers)
 
 
 def _pool(items: Sequence[Item], log: Log) -> str:

@@ -255,3 +255,42 @@ def test_later_answers_use_what_was_kept(tmp_path, monkeypatch):
         overhead = [item for item in plan.budget.devices[0].items if item.component == "overhead"]
         assert (overhead[0].expected_bytes == size) is used
         assert any("measured on this machine" in reason for reason in plan.reasons) is used
+
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "verify.md"
+
+
+def test_a_full_length_cache_of_windowed_layers_is_recognised(tmp_path):
+    """A fork that keeps sliding layers at full length is outside, and the cause is named."""
+    path = tmp_path / "fork.log"
+    path.write_text(
+        "llm_load_print_meta: model ftype      = Q4_0\nllm_load_print_meta: general.name     = gemma-3-27b-it\n"
+        "llm_load_tensors: offloaded 63/63 layers to GPU\nllama_new_context_with_model: n_ctx      = 32768\n"
+        "llama_new_context_with_model: n_ubatch   = 512\nllama_new_context_with_model: flash_attn = 1\n"
+        "llama_new_context_with_model: fused_moe  = 0\nllama_kv_cache_init:      CUDA0 KV buffer size = 15872.00 MiB\n"
+        "llama_new_context_with_model:      CUDA0 compute buffer size =   522.62 MiB\n"
+        "llama_new_context_with_model:  CUDA_Host compute buffer size =   138.51 MiB\n"
+    )
+    code, rows = rows_of(path)
+    assert code == 3
+    assert "sliding-window layers hold the whole context" in rows["CUDA0", "kv_cache", "language"]["why"]
+    assert rows["CUDA0", "compute", "language"]["why"] == "as predicted, to the printed digit"
+    assert rows["Host", "compute", "language"]["why"].startswith("the log is of ik_llama.cpp")
+
+
+def test_the_page_shows_the_real_screen():
+    """The first screen of the page is what the command prints for that log."""
+    _, out, _ = run(LOGS / "llama_server_one_gpu.log")
+    assert f"$ vlplan verify server.log\n{out.strip()}\n```" in DOCS.read_text()
+
+
+def test_the_page_explains_what_is_said():
+    """Every explanation in the page's table is one that the command gives."""
+    import inspect
+
+    from planner.questions import verify
+
+    table = DOCS.read_text().split("| said | meaning |")[1].split("\n\n")[0]
+    said = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
+    assert len(said) == 10
+    assert [words for words in said if words not in inspect.getsource(verify)] == []

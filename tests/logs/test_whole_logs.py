@@ -179,9 +179,9 @@ SETTINGS = {
 # engine, its version, the model's name, its file type
 HEADS = {
     "ik_latent_cache.log": ("llama.cpp", "b3822", "DeepSeek V3 0324", None),
-    "llama_2024_two_gpus.log": ("llama.cpp", None, "Meta Llama 3.1 70B Instruct", None),
+    "llama_2024_two_gpus.log": ("llama.cpp", "an older build", "Meta Llama 3.1 70B Instruct", None),
     "llama_cuda_breakdown.log": ("llama.cpp", "b6895", None, None),
-    "llama_metal_breakdown.log": ("llama.cpp", None, "gemma-3-4b-it", "Q4_K_M"),
+    "llama_metal_breakdown.log": ("llama.cpp", "an older build", "gemma-3-4b-it", "Q4_K_M"),
     "llama_server_one_gpu.log": ("llama.cpp", "b9867", "qwen2.5-vl-7b", "Q4_K_M"),
     "ollama_engine.log": ("ollama", "0.7.1", "Mistral-Small-3.1-24B", "Q4_K_M"),
     "ollama_estimate.log": ("ollama", "0.6.8", "Mistral-Small-3.1-24B-Instruct-2503", "Q4_K_M"),
