@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -12,6 +13,7 @@ from planner.units import MIB
 MAX_LINE = 64 * 1024  # characters kept of a line
 HEAD_BYTES = TAIL_BYTES = 16 * MIB  # read from either end of a longer log
 _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_DOCKER = '{"log":"'
 _COLOUR = re.compile(r"\x1b\[[0-9;]{0,20}m")
 
 
@@ -47,4 +49,15 @@ def _lines(file: BinaryIO, limit: int) -> Iterator[str]:
 def clean(raw: bytes) -> str:
     """Return one line as text, without colours and line ends; bytes that are no UTF-8 are replaced."""
     text = raw.decode("utf-8", "replace").rstrip("\r\n")
+    if text.startswith(_DOCKER):
+        text = _unwrapped(text)
     return _COLOUR.sub("", text) if "\x1b" in text else text
+
+
+def _unwrapped(text: str) -> str:
+    """Return the line within Docker's JSON around it, or ``text`` where it is cut or something else."""
+    try:
+        inner = json.loads(text)["log"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return text
+    return inner.rstrip("\r\n") if isinstance(inner, str) else text

@@ -209,7 +209,7 @@ class LlamaCppReader:
         said = load.settings
         found: dict[str, object] = {"program": self._program_word(said, towers=load.n_towers > 0)}
         for name, key in _KEYS.items():
-            if said.get(name, "").isdigit():
+            if said.get(name, "").isdecimal():
                 found[key] = int(said[name])
         for key in ("cache_type_k", "cache_type_v"):
             if key in said:
@@ -228,7 +228,7 @@ class LlamaCppReader:
     def _program_word(self, said: Mapping[str, str], *, towers: bool) -> str:
         """Return the program whose outputs this one reserves: builds that do not say so reserve one per token."""
         n_outputs, n_seqs = said.get("n_outputs_max", ""), said.get("n_seq_max", "1")
-        if n_outputs.isdigit() and n_seqs.isdigit() and int(n_outputs) <= int(n_seqs):
+        if n_outputs.isdecimal() and n_seqs.isdecimal() and int(n_outputs) <= int(n_seqs):
             return "llama-server"
         return "llama-mtmd-cli" if towers or self.vision_cli else "llama-cli"
 
@@ -262,7 +262,7 @@ def _model(said: Mapping[str, str]) -> LoggedModel:
         file=said.get("file"),
         architecture=said.get("arch"),
         file_type=None if file_type is None else file_type_word(file_type),
-        n_layers=int(layers) if layers.isdigit() and len(layers) < 6 else None,
+        n_layers=int(layers) if layers.isdecimal() and len(layers) < 6 else None,
     )
 
 
@@ -279,10 +279,12 @@ def as_ollama(log: Log, version: str | None, devices: tuple[LoggedDevice, ...]) 
     said = log.settings
     found: dict[str, object] = {"num_parallel": said.get("parallel", 1)}
     if isinstance(context := said.get("ctx_size"), int):
-        found["num_ctx"] = context // int(str(found["num_parallel"]))
-    for key, own in (("n_gpu_layers", "num_gpu"), ("batch_size", "num_batch"), ("cache_type_k", "kv_cache_type")):
+        found["num_ctx"] = context // max(1, int(str(found["num_parallel"])))
+    for key, own in (("n_gpu_layers", "num_gpu"), ("batch_size", "num_batch")):
         if key in said:
             found[own] = said[key]
+    if said.get("cache_type_k") in {"f16", "q8_0", "q4_0"}:
+        found["kv_cache_type"] = said["cache_type_k"]
     if "flash_attn" in said:
         found["flash_attention"] = said["flash_attn"] == "on"
     return replace(

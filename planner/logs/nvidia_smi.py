@@ -42,7 +42,7 @@ class NvidiaSmiReader:
             self._process(row)
             return
         index = row.get("index", str(len(self.devices)))
-        if not index.isdigit() or len(index) > 3 or len(self.devices) > 256:
+        if not index.isdecimal() or len(index) > 3 or len(self.devices) > 256:
             return
         device = f"CUDA{int(index)}"
         total = _CELL.fullmatch(row.get("memory.total", ""))

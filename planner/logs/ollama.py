@@ -92,7 +92,7 @@ class OllamaReader:
             if size is not None:
                 self.estimates.append(_figure("all", component, part, term, *size.groups()))
         offload, whole = said.get("layers.offload", ""), said.get("layers.model", "")
-        if offload.isdigit() and len(offload) < 7:
+        if offload.isdecimal() and len(offload) < 7:
             self.settings["num_gpu"] = -1 if offload == whole else int(offload)
         available = _SIZE.findall(said.get("memory.available", ""))
         if available and len(self.devices) < len(available):
@@ -118,7 +118,7 @@ class OllamaReader:
             words = command.split()[:200]
         self.seen = True
         for option, value in pairwise(words):
-            if option in _OPTIONS and value.isdigit() and len(value) < 10:
+            if option in _OPTIONS and value.isdecimal() and len(value) < 10:
                 self.settings[_OPTIONS[option]] = int(value)
             elif option == "--kv-cache-type" and value in {"f16", "q8_0", "q4_0"}:
                 self.settings["kv_cache_type"] = value

@@ -105,9 +105,9 @@ class VllmReader:
         said = {key: value.strip("'") for key, value in _OPTION.findall(line)}
         self.model = said.get("model", self.model)
         for key in ("tensor_parallel_size", "pipeline_parallel_size"):
-            if said.get(key, "").isdigit():
+            if said.get(key, "").isdecimal():
                 self.settings[key] = int(said[key])
-        if said.get("max_seq_len", "").isdigit():
+        if said.get("max_seq_len", "").isdecimal():
             self.settings["max_model_len"] = int(said["max_seq_len"])
         if said.get("kv_cache_dtype", "auto") != "auto":
             self.settings["kv_cache_dtype"] = said["kv_cache_dtype"]

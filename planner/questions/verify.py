@@ -262,7 +262,7 @@ def _overheads(
         kinds = {one.component for one in parts if one.within is not None}
         if not {"weights", "kv_cache", "compute"} <= kinds:
             continue
-        index = int("".join(filter(str.isdigit, row.device)) or 0)
+        index = int("".join(filter(str.isdecimal, row.device)) or 0)
         gpu = deployment.machine.gpus[index] if index < len(deployment.machine.gpus) else None
         seen = drivers.get(row.device)
         name = seen.name if seen is not None and seen.name else gpu.name if gpu is not None else ""

@@ -1,5 +1,6 @@
 """Logs that are damaged, cut, foreign or enormous: one clear line, no crash, no wait, no memory."""
 
+import json
 import os
 import time
 import tracemalloc
@@ -68,6 +69,16 @@ def test_shells_and_services_in_between(tmp_path, encoding, ends, prefix):
     assert found.figures == plain.figures
     assert found.settings == plain.settings
     assert found.devices == plain.devices
+
+
+def test_dockers_json_is_taken_off(tmp_path):
+    """The file that Docker keeps wraps each line in JSON; the lines within are read, a cut one is passed over."""
+    text = next(one for one in LOGS if one.name == "llama_cli_two_gpus.log").read_text()
+    lines = [json.dumps({"log": f"{line}\n", "stream": "stderr"}, separators=(",", ":")) for line in text.splitlines()]
+    path = tmp_path / "abc-json.log"
+    path.write_text("\n".join([*lines, '{"log":"llama_', '{"log":"' + "[" * 60_000]))
+    assert read_log(path).figures == read_text(text).figures
+    assert read_log(path).settings == read_text(text).settings
 
 
 @pytest.mark.parametrize("path", LOGS, ids=lambda path: path.name)

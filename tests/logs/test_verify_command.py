@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 from fake_nvml import MIB, FakeNvml, gpu
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from planner.catalog.calibration import read_calibrations
 from planner.cli import main
@@ -255,6 +257,22 @@ def test_later_answers_use_what_was_kept(tmp_path, monkeypatch):
         overhead = [item for item in plan.budget.devices[0].items if item.component == "overhead"]
         assert (overhead[0].expected_bytes == size) is used
         assert any("measured on this machine" in reason for reason in plan.reasons) is used
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_disturbed_logs_never_end_in_a_traceback(tmp_path, data):
+    """Odd numbers, odd digits and missing lines lead to a comparison or to one line, with one of the four codes."""
+    text = data.draw(st.sampled_from(sorted(LOGS.glob("*_*.log")))).read_text()
+    odd = st.sampled_from(["0", "-1", "\u00b2", "\u0663", "9" * 20, "1e9", "nan", "", "\x00", "q4_1", "CUDA99", "\n"])
+    for _ in range(data.draw(st.integers(1, 6))):
+        at = data.draw(st.integers(0, len(text) - 1))
+        text = text[:at] + data.draw(odd) + text[at + data.draw(st.integers(0, 6)) :]
+    path = tmp_path / "disturbed.log"
+    path.write_text(text)
+    code, out, err = run(path)
+    assert code in {0, 1, 2, 3}
+    assert out if code in {0, 3} else err.count("\n") <= 2
 
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "verify.md"
