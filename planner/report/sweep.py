@@ -132,9 +132,9 @@ def _memory_plot(cells: Sequence[Cell]) -> dict[str, object]:
     for cell in cells:
         seen.setdefault(_load(cell), cell)
     values = [
-        {"load": load, "component": name, "GiB": getattr(cell, f"{name}_bytes") / GIB}
+        {"load": load, "component": name, "rank": rank, "GiB": getattr(cell, f"{name}_bytes") / GIB}
         for load, cell in seen.items()
-        for name in _COMPONENTS
+        for rank, name in enumerate(_COMPONENTS)
     ]
     return {
         "data": {"values": values},
@@ -144,6 +144,7 @@ def _memory_plot(cells: Sequence[Cell]) -> dict[str, object]:
             "y": {"field": "load", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 400}},
             "x": {"field": "GiB", "type": "quantitative", "aggregate": "sum"},
             "color": {"field": "component", "type": "nominal", "sort": list(_COMPONENTS)},
+            "order": {"field": "rank", "type": "quantitative"},
         },
     }
 
