@@ -156,9 +156,9 @@ def test_twelve_points_are_fitted_at_once():
     points = tuple(
         Measurement(dtype="fp32", batch=n, low_bytes=n * GB, high_bytes=n * GB + GB // 2) for n in range(1, 13)
     )
-    start = time.perf_counter()
+    start = time.process_time()
     assert measured_peak(points, "fp16", 20, None).span.high > 0
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     with pytest.raises(UsageError, match="at most 12"):
         measured_peak((*points, Measurement(dtype="fp32", batch=50, low_bytes=GB, high_bytes=None)), "fp16", 20, None)
 

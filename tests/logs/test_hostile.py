@@ -130,9 +130,9 @@ def test_long_lines_take_no_time(tmp_path, line):
     """A line of a megabyte is cut and passed over within a second."""
     path = tmp_path / "long.log"
     path.write_text(line + "\nload_tensors:        CUDA0 model buffer size =  4168.09 MiB\n")
-    started = time.monotonic()
+    started = time.process_time()
     assert f"{read_log(path).figures[-1].n_bytes / MIB:.2f}" == "4168.09"
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_a_huge_log_is_read_from_both_ends(tmp_path):
@@ -144,9 +144,9 @@ def test_a_huge_log_is_read_from_both_ends(tmp_path):
         file.seek(0, os.SEEK_END)
         file.write(b"\nllama_memory_breakdown_print: |   - CUDA0 (X) | 24077 = 945 + (4200 = 4168 + 0 + 32) + 300 |\n")
     tracemalloc.start()
-    started = time.monotonic()
+    started = time.process_time()
     log = read_log(path)
-    took, peak = time.monotonic() - started, tracemalloc.get_traced_memory()[1]
+    took, peak = time.process_time() - started, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert [figure.term for figure in log.figures] == ["model buffer", "unaccounted"]
     assert peak < 20 * MIB

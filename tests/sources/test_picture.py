@@ -193,9 +193,9 @@ def test_odd_exif_segments_leave_the_picture_upright(tmp_path: Path, body: bytes
 
 def test_a_bomb_costs_nothing(tmp_path: Path) -> None:
     """A header that promises 10^12 pixels is answered in well under a second."""
-    start = time.monotonic()
+    start = time.process_time()
     assert picture_size(written(tmp_path, png(1_000_000, 1_000_000))).width == 1_000_000
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 @given(data=st.binary(max_size=400), start=st.sampled_from([b"", b"\xff\xd8", png(3, 3)[:12], b"RIFF0000WEBP"]))

@@ -37,7 +37,7 @@ class CacheSettings:
 
 
 def window_cells(window_tokens: int, resolved: Resolved, *, swa_full: bool) -> int:
-    """Return the cells of a sliding-window stream: the window of every sequence in it plus one ubatch, padded to 256."""
+    """Return the cells of a sliding-window stream: each sequence's window plus one ubatch, padded to 256."""
     if swa_full:
         return resolved.n_ctx_seq
     n_sequences = resolved.n_seqs if resolved.kv_unified else 1
