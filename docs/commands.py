@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+NOWHERE = str(ROOT / "docs" / "no-such-folder")
 sys.path.insert(0, str(ROOT))
 
 
@@ -25,7 +26,8 @@ def run(command: str) -> tuple[str, int]:
     if words[:1] != ["vlplan"]:
         raise ValueError(f"documents run vlplan only, not {command!r}")
     output = io.StringIO()
-    os.environ["COLUMNS"] = "80"
+    os.environ.update(COLUMNS="80", XDG_CONFIG_HOME=NOWHERE, XDG_DATA_HOME=NOWHERE)  # nothing of this computer's own
+    os.environ.pop("VLPLAN_PROFILES", None)
     with contextlib.chdir(ROOT), contextlib.redirect_stdout(output), contextlib.redirect_stderr(io.StringIO()):
         try:
             main(words[1:])
@@ -43,3 +45,24 @@ def show(command: str, *, lines: int | None = None) -> None:
         shown = [*shown[:lines], "..."]
     ending = [f"(exit code {code})"] if code else []
     print("\n".join(["```console", f"$ {command}", *shown, *ending, "```"]))
+
+
+def tables(command: str) -> None:
+    """Print ``command`` and, below it, what it writes as part of the page (for commands that write Markdown)."""
+    text, _ = run(command)
+    print(f"```sh\n{command}\n```\n\n{text.rstrip()}")
+
+
+def example(name: str, language: str = "yaml") -> None:
+    """Print a file of ``docs/examples`` as a code block."""
+    text = (ROOT / "docs" / "examples" / name).read_text(encoding="utf-8").rstrip()
+    print(f"```{language}\n{text}\n```")
+
+
+def commands_help() -> None:
+    """Print the help of every command, each under a heading of its own."""
+    from planner.cli import app  # noqa: PLC0415 - the path is set above
+
+    for name in app.list_commands(None):  # type: ignore[arg-type]  # the context is not used
+        text, _ = run(f"vlplan {name} --help")
+        print(f"\n## vlplan {name}\n\n```console\n$ vlplan {name} --help\n{text.rstrip()}\n```")
