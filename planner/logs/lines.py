@@ -11,7 +11,9 @@ from typing import BinaryIO
 from planner.units import MIB
 
 MAX_LINE = 64 * 1024  # characters kept of a line
-HEAD_BYTES = TAIL_BYTES = 16 * MIB  # read from either end of a longer log
+HEAD_BYTES = TAIL_BYTES = 4 * MIB  # read from either end of a longer log
+CHUNK_BYTES = 256 * 1024
+LEAST_LINE = 8  # no line about memory is shorter
 _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _DOCKER = '{"log":"'
 _COLOUR = re.compile(r"\x1b\[[0-9;]{0,20}m")
@@ -38,12 +40,17 @@ def lines_of(file: BinaryIO, n_bytes: int) -> Iterator[str]:
 
 def _lines(file: BinaryIO, limit: int) -> Iterator[str]:
     """Yield lines until ``limit`` bytes are read; what is beyond ``MAX_LINE`` of one is left out."""
-    left, within = limit, False
-    while left > 0 and (raw := file.readline(min(MAX_LINE, left))):
-        left -= len(raw)
-        if not within:
-            yield clean(raw)
-        within = not raw.endswith(b"\n")
+    left, kept = limit, b""
+    while left > 0 and (chunk := file.read(min(CHUNK_BYTES, left))):
+        left -= len(chunk)
+        first, *others = chunk.split(b"\n")
+        kept += first[: MAX_LINE - len(kept)]
+        for raw in others:
+            if len(kept) >= LEAST_LINE:
+                yield clean(kept[:MAX_LINE])
+            kept = raw[:MAX_LINE]
+    if len(kept) >= LEAST_LINE:
+        yield clean(kept)
 
 
 def clean(raw: bytes) -> str:

@@ -37,7 +37,6 @@ _VISION_SIZE = re.compile(
 _VISION_FUNCTIONS = ("alloc_compute_meta", "reserve_compute_meta", "clip_", "mtmd_")
 _TYPE = re.compile(r"(\S+) - (Small|Medium|Large)")
 _COMPONENTS = {"KV": "kv_cache", "RS": "kv_cache", "compute": "compute", "output": "overhead"}
-_MARKS = ("buffer size", "llama", "print_info", "load_tensors", "offloaded", "clip", "CLIP", "CUDA", "ROCm", "Device ")
 
 
 @dataclass(slots=True)
@@ -177,7 +176,7 @@ class LlamaCppReader:
             self.load.settings["flash_attn"] = "enabled" if "enabled" in line else "disabled"
         elif "pipeline parallelism enabled" in line:
             self.load.pipeline = True
-        elif "server is listening" in line or line.startswith(("srv ", "slot ")) or " srv  " in line:
+        elif "server is listening" in line:
             self.server = True
         elif "mtmd-cli" in line or "mtmd_cli" in line:
             self.vision_cli = True

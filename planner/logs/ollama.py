@@ -28,6 +28,7 @@ _ESTIMATES = {
     "projector.graph": ("compute", "vision", "projector.graph"),
 }
 _ALLOCATED = {"model weights": "weights", "kv cache": "kv_cache", "compute graph": "compute"}
+_MARKS = ("istening on", "inference compute", "msg=offload", "size=", "cmd=", "offloaded", "architecture=")
 _OPTIONS = {"--ctx-size": "ctx", "--batch-size": "num_batch", "--n-gpu-layers": "num_gpu", "--parallel": "num_parallel"}
 
 
@@ -45,7 +46,7 @@ class OllamaReader:
 
     def feed(self, line: str) -> None:
         """Take one line."""
-        if "msg=" not in line:
+        if "msg=" not in line or not any(mark in line for mark in _MARKS):
             return
         said = {key: value.strip('"') for key, value in _PAIR.findall(line[:16384])}
         message = said.get("msg", "")

@@ -14,13 +14,31 @@ from planner.logs.ollama import OllamaReader
 from planner.logs.torch_summary import TorchReader
 from planner.logs.vllm import VllmReader
 
+_MARKS = (  # a line without any of them says nothing to any reader
+    *(
+        "buffer size",
+        "llama",
+        "llm_",
+        "print_info",
+        "load_tensors",
+        "ffload",
+        "KV",
+        "CLIP",
+        "Device ",
+        "MiB",
+        "GiB",
+        " GB",
+    ),
+    *("device", "msg=", "LLM engine", "max_num", "memory", "blocks:", "clip", "mtmd", "build", "server is listening"),
+    *("vision using", "model size", "Flash Attention", "pid"),
+)
 KNOWN = "llama.cpp, Ollama, vLLM, nvidia-smi CSV and PyTorch memory summaries"
 
 
 def read_log(path: Path | str) -> Log:
     """Return what the log file at ``path`` says about memory.
 
-    At most 32 MiB are read, from both ends of a longer file; a line counts up to its 65,536th character.
+    At most 8 MiB are read, from both ends of a longer file; a line counts up to its 65,536th character.
 
     Raises:
         SourceError: it cannot be read, or has no line about memory of a known kind.
@@ -48,6 +66,8 @@ def _read(lines: Iterable[str], name: str) -> Log:
     smi, torch = NvidiaSmiReader(), TorchReader()
     readers = (llama, ollama, vllm, smi, torch)
     for line in lines:
+        if not any(mark in line for mark in _MARKS):
+            continue
         for reader in readers:
             reader.feed(line)
     inner = llama.finish()
