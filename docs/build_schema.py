@@ -162,6 +162,18 @@ def image_schema() -> dict[str, Any]:
     }
 
 
+def speed_schema() -> dict[str, Any]:
+    """Return the schema of the speeds: seconds or tokens per second as a range, with what bounds them."""
+    amount = {"type": "number", "minimum": 0}
+    properties = {
+        **dict.fromkeys(("low", "expected", "high"), amount),
+        "bound_by": {"type": "string"},
+        "basis": {"enum": list(get_args(budget.Basis))},
+    }
+    row = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    return {"type": "object", "propertyNames": {"pattern": "_s$"}, "additionalProperties": row}
+
+
 def answer_schema() -> dict[str, Any]:
     """Return the schema of an answer: a plan, or the error that stands in its place in a batch."""
     text, texts = {"type": "string"}, {"type": "array", "items": {"type": "string"}}
@@ -180,7 +192,7 @@ def answer_schema() -> dict[str, Any]:
         "reasons": texts,
         "command": text,
         "config": text,
-        "speed": {"type": "object"},
+        "speed": speed_schema(),
     }
     optional = {"alternatives": {"type": "array", "items": {"$ref": "#/$defs/plan"}}, "manifest": text}
     plan = {"type": "object", "properties": {**required, **optional}, "required": list(required)}

@@ -18,6 +18,7 @@ from planner.machine import Machine
 from planner.machine_file import machine_of
 from planner.placement.objective import Prefer
 from planner.questions.compare import recommend_any
+from planner.questions.speed import with_speed
 from planner.report.answer import answer
 
 PREFERENCES: tuple[Prefer, ...] = ("balanced", "quality", "speed", "context", "headroom")
@@ -94,4 +95,4 @@ def _looking_once() -> Callable[[], Machine]:
 
 
 def _mapping(plan: advice.Plan) -> dict[str, Any]:
-    return dict(answer(plan))
+    return dict(answer(with_speed(plan)))

@@ -61,6 +61,7 @@ def test_estimates_keep_to_the_schemas(engine, request_check, answer_check, monk
     assert json.loads(json.dumps(answer)) == answer
     assert answer["engine"] == engine
     assert answer["simulated"]
+    assert (not answer["speed"]) == (engine == "measured" or not answer["devices"])
     for device in answer["devices"]:
         assert device["expected_bytes"] == sum(item["expected_bytes"] for item in device["items"])
 

@@ -44,7 +44,8 @@ def _mapping(check: Check) -> dict[str, object]:
 
 def _sentence(check: Check) -> str:
     plan = check.plan
-    details = [*plan.changes, *plan.reasons]
+    changes = [f"Change: {'; '.join(plan.changes)}."] if plan.changes else []
+    details = [*changes, *plan.reasons]
     return f"{plan.model.name} on {plan.engine} {plan.engine_version}: {plan.verdict.replace('_', ' ')}" + (
         f". {' '.join(details)}" if details else ""
     )
