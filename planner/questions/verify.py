@@ -28,6 +28,7 @@ class Row:
     part: str
     term: str
     measured_bytes: int
+    measured_range_bytes: tuple[int, int]  # what prints to the same digits
     low_bytes: int | None
     expected_bytes: int | None
     high_bytes: int | None
@@ -133,6 +134,7 @@ def _row(  # noqa: PLR0913 - what a comparison needs
         part=figure.part,
         term=" + ".join(dict.fromkeys(one.term for one in group)),
         measured_bytes=n_bytes,
+        measured_range_bytes=(least, most),
         low_bytes=low if items else None,
         expected_bytes=expected if items else None,
         high_bytes=high if items else None,

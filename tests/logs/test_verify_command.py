@@ -58,6 +58,9 @@ def test_true_runs_are_predicted_to_the_printed_digit(name):
     assert code == 0
     assert len(judged) == EXACT[name]
     assert {row["why"] for row in judged} == {"as predicted, to the printed digit"}
+    for row in judged:
+        least, most = row["measured_range_bytes"]
+        assert least <= row["expected_bytes"] <= most
 
 
 def test_the_span_of_a_mapped_file_is_told_apart():
