@@ -22,7 +22,7 @@ _SAME_HEAD = frozenset({40, 64, 72, 80, 96, 112, 128, 256})
 _FA_CACHE_TYPES = frozenset({"f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0"})
 _VECTOR_TYPES = frozenset({"f32", "f16", "bf16", "q4_0", "q8_0"})
 _TURING, _ADA = 750, 890
-_ROWS_OF_256 = frozenset({"iq4_nl", "mxfp4", "nvfp4"})
+ROWS_OF_256 = frozenset({"iq4_nl", "mxfp4", "nvfp4"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +95,7 @@ def _mul_mat(node: Node, _: Backends) -> bool:
 
 def _get_rows(node: Node, _: Backends) -> bool:
     table = node.operands[0]
-    return table.format not in _ROWS_OF_256 or table.shape[0] % 256 == 0
+    return table.format not in ROWS_OF_256 or table.shape[0] % 256 == 0
 
 
 def _ssm_scan(node: Node, _: Backends) -> bool:

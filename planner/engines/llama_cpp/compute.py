@@ -59,11 +59,7 @@ def _reserved(request: GraphRequest, *, explain: bool) -> ComputeBuffers | None:
     if found is None or not request.pinned or not _computes_on_host(request):
         return found
     step = replace(request, n_tokens=request.n_seqs, n_outputs=request.n_seqs)
-    return _larger(found, _shortened(step, explain=explain))
-
-
-_plain = Remembered(partial(_reserved, explain=False))
-_explained = Remembered(partial(_reserved, explain=True))
+    return _larger(found, _shortened(step, explain=True) if explain else _step(step))
 
 
 def _computes_on_host(request: GraphRequest) -> bool:
@@ -90,6 +86,11 @@ def _shortened(request: GraphRequest, *, explain: bool) -> ComputeBuffers | None
     runs = find_runs(layer_signatures(request))
     short = _simulated(request, runs, explain=explain) if runs else None
     return _simulated(request, [], explain=explain) if short is None else short
+
+
+_plain = Remembered(partial(_reserved, explain=False))
+_explained = Remembered(partial(_reserved, explain=True))
+_step = Remembered(partial(_shortened, explain=False))  # the same for every ubatch
 
 
 def _simulated(request: GraphRequest, runs: list[Run], *, explain: bool) -> ComputeBuffers | None:
@@ -150,11 +151,6 @@ def settled_flash_attn(request: GraphRequest) -> bool:
     layers, where the next layer's operations draw it over. A quantised V cache switches it on in any case.
     Source: llama-context.cpp (``resolve_fused_ops``), llama.cpp 0.5.0-dev.
     """
-    return _settled(request)
-
-
-@Remembered
-def _settled(request: GraphRequest) -> bool:
     if FORMATS[request.cache_type_v].quantized or not is_understood(request):
         return request.flash_attn
     probe = replace(
@@ -165,9 +161,15 @@ def _settled(request: GraphRequest) -> bool:
         n_outputs=request.n_seqs,
         pinned=True,
     )
-    graph = language_graph(probe, kept_layers(request.language.n_layers, find_runs(layer_signatures(probe))))
+    settled = _settled(probe)
+    return request.flash_attn if settled is None else settled
+
+
+@Remembered
+def _settled(probe: GraphRequest) -> bool | None:
+    graph = language_graph(probe, kept_layers(probe.language.n_layers, find_runs(layer_signatures(probe))))
     if graph is None:
-        return request.flash_attn
+        return None
     assign(graph, probe.backends)
     devices = probe.layer_devices
     return all(node.device == devices[node.layer] for node in graph.nodes if node.op == "flash_attn")

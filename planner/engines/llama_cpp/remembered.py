@@ -5,6 +5,9 @@ from __future__ import annotations
 from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, Generic, ParamSpec, TypeVar
 
+from planner.engines.llama_cpp.backend import ROWS_OF_256
+from planner.quantization import FORMATS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
@@ -14,13 +17,28 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 Value = TypeVar("Value")
 Rest = ParamSpec("Rest")
-SIZE = 512
+SIZE = 2048
+_PARTS = ("layers", "facts", "tensors")
 
 
 def key_of(request: GraphRequest) -> Hashable:
-    """Return what a request is told by, its language by identity: languages are large and hold mappings."""
+    """Return what a request is told by: the formats of weights matter where host weights are copied to a GPU.
+
+    Elsewhere only their kind does, so the file types of one model share their answers.
+    """
     values = tuple(getattr(request, name) for name in request.__slots__ if name not in ("language", "weights"))
-    return (id(request.language), tuple(request.weights.values()), values)
+    language, host = request.language, request.backends.host
+    exact = host in (request.output_device, *request.layer_devices) or any(
+        device == host and name.startswith("blk.") for name, device in request.weights.items()
+    )
+    formats = tuple(tensor.format for tensor in language.tensors) if exact else _kinds_of_formats(language)
+    return (_structure(language), formats, tuple(request.weights.values()), values)
+
+
+def _structure(language: Language) -> Hashable:
+    """Return what the file types of one model have in common: everything but formats, parts by identity."""
+    scalars = tuple(getattr(language, name) for name in language.__slots__ if name not in _PARTS)
+    return (id(language.layers), id(language.facts), scalars, _shapes(language))
 
 
 class Remembered(Generic[Answer]):
@@ -62,3 +80,17 @@ def remembered(function: Callable[Concatenate[Value, Rest], Answer]) -> Callable
         return known[1]
 
     return answer
+
+
+@remembered
+def _shapes(language: Language) -> Hashable:
+    return tuple((tensor.name, tensor.shape) for tensor in language.tensors)
+
+
+@remembered
+def _kinds_of_formats(language: Language) -> Hashable:
+    """Return the kind of each tensor's format: all that the rules of a GPU ask (``gpu_supports``)."""
+    return tuple(
+        "quantized" if FORMATS[tensor.format].quantized and tensor.format not in ROWS_OF_256 else tensor.format
+        for tensor in language.tensors
+    )
