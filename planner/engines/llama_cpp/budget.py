@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from planner.budget import Budget, DeviceBudget, ImageTokens, Item, exact_item
@@ -63,7 +63,7 @@ def assemble(  # noqa: PLR0913 - every term of a budget
         for index, (name, gpu) in enumerate(zip(device_names(run.machine.gpus), run.machine.gpus, strict=True))
     ]
     return Budget(
-        devices=(*devices, _host(run, weights, cache, compute[-1], encoding)),
+        devices=(*devices, _sharing(run, devices, _host(run, weights, cache, compute[-1], encoding))),
         image_tokens=images,
         settings=resolved_settings(run),
         notes=_notes(run),
@@ -90,6 +90,13 @@ def _present(item: Item) -> tuple[Item, ...]:
 def _layers(run: Run, device: int) -> tuple[int, int] | None:
     held = [index for index, slot in enumerate(run.layout.slots[: run.language.n_layers]) if slot == device]
     return (held[0], held[-1]) if held else None
+
+
+def _sharing(run: Run, gpus: Sequence[DeviceBudget], host: DeviceBudget) -> DeviceBudget:
+    """Return the host with what GPUs of unified memory take from it no longer free."""
+    pairs = zip(gpus, run.machine.gpus, strict=True)
+    taken = sum(device.high_bytes for device, gpu in pairs if gpu.unified_memory)
+    return replace(host, free_bytes=max(0, host.free_bytes - taken)) if taken else host
 
 
 def _host(
