@@ -50,7 +50,7 @@ def show(command: str, *, lines: int | None = None) -> None:
 def tables(command: str) -> None:
     """Print ``command`` and, below it, what it writes as part of the page (for commands that write Markdown)."""
     text, _ = run(command)
-    print(f"```sh\n{command}\n```\n\n{text.rstrip()}")
+    print(f"```sh\n{command}\n```\n\n{text.rstrip()}\n")
 
 
 def example(name: str, language: str = "yaml") -> None:

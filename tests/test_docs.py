@@ -232,3 +232,42 @@ def test_the_init_container_judges_what_the_container_runs():
     assert done.returncode == 0, done.stderr
     (check,) = json.loads(done.stdout)["checks"]
     assert check["answer"]["engine"] == "vllm"
+
+
+def test_an_engine_without_a_command_shows_none():
+    """Where there is nothing to paste, the screen does not announce it."""
+    from commands import run
+
+    text, code = run("vlplan estimate docs/examples/measured-four-points.yaml --engine measured --gpu T4 --ram 32GiB")
+    assert code == 0
+    assert "FITS" in text
+    assert "Run:" not in text
+
+
+@pytest.mark.parametrize(
+    ("points", "dtype", "batch", "holding"),
+    [
+        ("vision-model", "fp32", 1, {"RTX 3090", "A10G", "L4"}),
+        ("vision-model", "fp32", 2, set()),
+        ("vision-model", "fp16", 1, {"T4", "RTX 3090", "A10G", "L4"}),
+        ("vision-model", "fp16", 2, {"RTX 3090", "A10G", "L4"}),
+        ("four-points", "fp32", 1, {"T4", "RTX 3090", "A10G", "L4"}),
+        ("four-points", "fp32", 2, {"RTX 3090"}),
+        ("four-points", "fp16", 2, {"T4", "RTX 3090", "A10G", "L4"}),
+    ],
+)
+def test_the_cookbook_says_which_card_holds_the_measured_model(points, dtype, batch, holding):
+    """The sentences of the cookbook's fifth section are what the program answers."""
+    import planner
+
+    cards = ("T4", "RTX 3090", "A10G", "L4", "RTX 3070")
+    request = {
+        "model": f"docs/examples/measured-{points}.yaml",
+        "engine": "measured",
+        "settings": {"dtype": dtype},
+        "workload": {"batch": batch},
+    }
+    verdicts = {
+        card: planner.estimate(request, machine={"gpus": [{"name": card}], "ram": "32GiB"})["verdict"] for card in cards
+    }
+    assert {card for card, verdict in verdicts.items() if verdict == "fits"} == holding

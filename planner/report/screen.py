@@ -35,7 +35,7 @@ def plan_screen(plan: Plan, width: int = 80, *, explain: bool = False) -> str:
             text.append(explanation(plan, width))
     if plan.speed:
         text.append(_speed(plan))
-    if plan.emitted:
+    if plan.emitted and plan.emitted.command:
         text.append("Run:\n" + textwrap.indent(plan.emitted.command, "  "))
         if plan.emitted.config:
             text.append(textwrap.indent(plan.emitted.config, "  "))
