@@ -115,7 +115,7 @@ def _headroom(run: Run, workload: Workload) -> int | None:
     if not run.language.layers:
         return None
     weights, cache = weights_bytes(run.language, run.layout), kv_cache_bytes(run.language, run.layout, run.cache)
-    compute = bound_bytes(graph_request(run, GraphTraits()))
+    compute = bound_bytes(graph_request(run, GraphTraits(), settle=False))
     encoder = _encoder_bytes(run, workload.images)
     overhead = llama_cpp_data().overhead
     gpus = run.machine.gpus

@@ -9,7 +9,7 @@ from planner.engines.llama_cpp.backend import ROWS_OF_256
 from planner.quantization import FORMATS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Mapping
 
     from planner.engines.llama_cpp.traits import GraphRequest
     from planner.model import Language
@@ -28,9 +28,7 @@ def key_of(request: GraphRequest) -> Hashable:
     """
     values = tuple(getattr(request, name) for name in request.__slots__ if name not in ("language", "weights"))
     language, host = request.language, request.backends.host
-    exact = host in (request.output_device, *request.layer_devices) or any(
-        device == host and name.startswith("blk.") for name, device in request.weights.items()
-    )
+    exact = host in (request.output_device, *request.layer_devices) or _holds_layers(request.weights, host)
     formats = tuple(tensor.format for tensor in language.tensors) if exact else _kinds_of_formats(language)
     return (_structure(language), formats, tuple(request.weights.values()), values)
 
@@ -80,6 +78,11 @@ def remembered(function: Callable[Concatenate[Value, Rest], Answer]) -> Callable
         return known[1]
 
     return answer
+
+
+@remembered
+def _holds_layers(weights: Mapping[str, int], host: int) -> bool:
+    return any(device == host and name.startswith("blk.") for name, device in weights.items())
 
 
 @remembered

@@ -94,8 +94,12 @@ def resolve_run(model: Model, workload: Workload, machine: Machine, settings: Ll
     )
 
 
-def graph_request(run: Run, traits: GraphTraits, *, pinned: bool = True) -> GraphRequest:
-    """Return the request for compute buffers; the host is the device after the last GPU."""
+def graph_request(run: Run, traits: GraphTraits, *, pinned: bool = True, settle: bool = True) -> GraphRequest:
+    """Return the request for compute buffers; the host is the device after the last GPU.
+
+    ``settle``: find out what ``--flash-attn auto`` comes to where layers meet others on another device; False is for
+    bounds of runs that have them all on one kind of device.
+    """
     layout, resolved, host = run.layout, run.resolved, run.layout.n_gpus
     layers = tuple(_number(device, layout) for device in layout.slots)
     request = GraphRequest(
@@ -125,7 +129,7 @@ def graph_request(run: Run, traits: GraphTraits, *, pinned: bool = True) -> Grap
         kv_offload=not run.settings.no_kv_offload,
         pinned=pinned,
     )
-    if run.settings.flash_attn != "auto":
+    if run.settings.flash_attn != "auto" or not settle:
         return request
     return replace(request, flash_attn=settled_flash_attn(request))
 
