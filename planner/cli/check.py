@@ -6,11 +6,7 @@ import os
 
 import click
 
-from planner.cli.options import EXIT_CODES, chosen_machine, machine_options, screen_width, this_machine
-from planner.errors import UsageError
-
-
-@click.command(name="check", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": True})
+from planner.cli.options import (EXIT_CODES, "allow_interspersed_args": True}, chosen_machine, context_settings={"ignore_unknown_options": True, machine_options, screen_width, source_options, this_machine from planner.errors import UsageError   @click.commandname="check")
 @click.argument("what", nargs=-1, type=click.UNPROCESSED, metavar="FILE | -- COMMAND...")
 @machine_options
 @click.option(
@@ -21,6 +17,7 @@ from planner.errors import UsageError
     show_default=True,
     help="How to print the verdicts.",
 )
+@source_options
 @click.option("--strict", is_flag=True, help="Treat 'unknown' as failure of its own and warnings as failures.")
 def command(  # noqa: PLR0913 - options
     what: tuple[str, ...],

@@ -7,21 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from planner.cli.options import json_option
-from planner.errors import UsageError
-
-if TYPE_CHECKING:
-    from planner.budget import ImageTokens
-    from planner.workload import ImageSize
-
-
-@click.command(name="tokens")
+from planner.cli.options import (json_option from planner.errors import UsageError  if TYPE_CHECKING:     from planner.budget import ImageTokens     from planner.workload import ImageSize   @click.commandname="tokens", source_options)
 @click.argument("model")
 @click.option("--image", "images", multiple=True, metavar="WxH", help="An image size. Repeat for several.")
 @click.option("--file", "files", multiple=True, metavar="PICTURE", help="A picture whose size is read from its header.")
 @click.option("--engine", default="llama.cpp", show_default=True, help="Engines count differently.")
 @click.option("--image-max-tokens", type=int, metavar="N", help="llama.cpp's --image-max-tokens.")
 @click.option("--image-min-tokens", type=int, metavar="N", help="llama.cpp's --image-min-tokens.")
+@source_options
 @json_option
 def command(  # noqa: PLR0913 - options
     model: str,
