@@ -111,7 +111,7 @@ def test_the_index_knows_every_page():
 
 @pytest.mark.parametrize(
     "path",
-    [*PAGES, *DOCS.glob("*.svg"), *(DOCS / "examples").iterdir(), *DOCS.glob("*.py")],
+    sorted([*PAGES, *DOCS.glob("*.svg"), *(DOCS / "examples").iterdir(), *DOCS.glob("*.py")]),
     ids=lambda path: path.name,
 )
 def test_nothing_private_shows(path):
@@ -271,3 +271,23 @@ def test_the_cookbook_says_which_card_holds_the_measured_model(points, dtype, ba
         card: planner.estimate(request, machine={"gpus": [{"name": card}], "ram": "32GiB"})["verdict"] for card in cards
     }
     assert {card for card, verdict in verdicts.items() if verdict == "fits"} == holding
+
+
+def test_the_tree_as_a_sentence_names_every_part():
+    """The contributors' page leaves out no module or package of the top level."""
+    text = (DOCS / "contributing.md").read_text(encoding="utf-8")
+    tree = set(re.findall(r"\w+", re.findall(r"(?ms)^```\nplanner/\n(.*?)^```", text)[0]))
+    parts = {
+        path.stem for path in (ROOT / "planner").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert parts - {"__init__"} <= tree
+
+
+def test_the_gates_of_the_page_answer():
+    """What the page says can be judged is judged: the file with a change to make, and three that fit."""
+    from commands import run
+
+    text = (DOCS / "checks.md").read_text(encoding="utf-8")
+    block = FENCE.findall(text)[0]
+    commands = [line.split("  #")[0] for line in block.splitlines()]
+    assert [run(command)[1] for command in commands] == [4, 0, 0, 0]
