@@ -6,7 +6,9 @@ Costs are bytes; capacities are what a device has left for places.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 
 def fill(costs: Sequence[int], capacities: Sequence[int]) -> tuple[int, ...] | None:
@@ -15,14 +17,17 @@ def fill(costs: Sequence[int], capacities: Sequence[int]) -> tuple[int, ...] | N
     Taking the longest run at each device in turn is optimal: a run's cost only grows with its length, so whatever
     another assignment leaves for later devices is no shorter.
     """
-    counts, index = [], 0
+    return _filled([0, *accumulate(costs)], capacities)
+
+
+def _filled(sums: Sequence[int], capacities: Iterable[int]) -> tuple[int, ...] | None:
+    """Return what ``fill`` returns; ``sums[i]`` is the cost of the first i places."""
+    counts, first = [], 0
     for capacity in capacities:
-        first, used = index, 0
-        while index < len(costs) and used + costs[index] <= capacity:
-            used += costs[index]
-            index += 1
-        counts.append(index - first)
-    return tuple(counts) if index == len(costs) else None
+        last = max(first, bisect_right(sums, sums[first] + capacity) - 1)
+        counts.append(last - first)
+        first = last
+    return tuple(counts) if first == len(sums) - 1 else None
 
 
 def most_places(costs: Sequence[int], capacities: Sequence[int]) -> int:
@@ -42,13 +47,14 @@ def spread(costs: Sequence[int], capacities: Sequence[int]) -> tuple[int, ...] |
 
     The spare bytes are bisected to one byte; equal devices get equal runs as far as places allow.
     """
-    best = fill(costs, capacities)
+    sums = [0, *accumulate(costs)]
+    best = _filled(sums, capacities)
     if best is None:
         return None
     low, high = 0, max(capacities)
     while low < high:
         middle = (low + high + 1) // 2
-        counts = fill(costs, [capacity - middle for capacity in capacities])
+        counts = _filled(sums, [capacity - middle for capacity in capacities])
         if counts is None:
             high = middle - 1
         else:
