@@ -8,10 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from planner.cli.options import (VlplanError  if TYPE_CHECKING:     from collections.abc import Iterator      from planner.machine import Machine  MAX_LINE_BYTES = 1 << 20   @click.commandname="batch", chosen_machine, machine_options, source_options, this_machine from planner.errors import UsageError)
+from planner.cli.options import chosen_machine, machine_options, source_options, this_machine
+from planner.errors import UsageError, VlplanError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from planner.machine import Machine
+
+MAX_LINE_BYTES = 1 << 20
+
+
+@click.command(name="batch")
 @click.argument("requests", type=click.Path(dir_okay=False), default="-")
-@source_options
 @machine_options
+@source_options
 def command(requests: str, machine_file: str | None, gpus: tuple[str, ...], ram: str | None) -> int:
     """Answer REQUESTS (JSON, one per line; '-' is standard input) with one JSON answer per line, in order.
 

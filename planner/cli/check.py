@@ -6,9 +6,14 @@ import os
 
 import click
 
-from planner.cli.options import (EXIT_CODES, "allow_interspersed_args": True}, chosen_machine, context_settings={"ignore_unknown_options": True, machine_options, screen_width, source_options, this_machine from planner.errors import UsageError   @click.commandname="check")
+from planner.cli.options import EXIT_CODES, chosen_machine, machine_options, screen_width, source_options, this_machine
+from planner.errors import UsageError
+
+
+@click.command(name="check", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": True})
 @click.argument("what", nargs=-1, type=click.UNPROCESSED, metavar="FILE | -- COMMAND...")
 @machine_options
+@source_options
 @click.option(
     "--format",
     "output",
@@ -17,7 +22,6 @@ from planner.cli.options import (EXIT_CODES, "allow_interspersed_args": True}, c
     show_default=True,
     help="How to print the verdicts.",
 )
-@source_options
 @click.option("--strict", is_flag=True, help="Treat 'unknown' as failure of its own and warnings as failures.")
 def command(  # noqa: PLR0913 - options
     what: tuple[str, ...],

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from planner.cli.options import (Grid   @click.commandname="sweep", UsageError  if TYPE_CHECKING:     from planner.machine import Machine     from planner.questions.sweep import Cell, parse_pairs, source_options, this_machine from planner.errors import SourceError)
+from planner.cli.options import parse_pairs, source_options, this_machine
+from planner.errors import SourceError, UsageError
+
+if TYPE_CHECKING:
+    from planner.machine import Machine
+    from planner.questions.sweep import Cell, Grid
+
+
+@click.command(name="sweep")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option("--quantization", "quantizations", multiple=True, metavar="TYPE", help="Repeat for several.")
 @click.option("--image", "images", multiple=True, metavar="WxH", help="Image size, or 'none'. Repeat for several.")
@@ -22,11 +30,11 @@ from planner.cli.options import (Grid   @click.commandname="sweep", UsageError  
 @click.option("--ram", metavar="SIZE", help="Host memory of each box.  [default: 64GiB]")
 @click.option("--engine", metavar="ENGINE", help="The engine of all cells.  [default: llama.cpp]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the engine, for all cells.")
-@source_options
 @click.option(
     "--format", "output", type=click.Choice(["markdown", "csv", "json", "html"]), default="markdown", show_default=True
 )
 @click.option("--output", "path", metavar="FILE", help="Write to FILE instead of standard output.")
+@source_options
 def command(models: tuple[str, ...], *, output: str, path: str | None, **given: Any) -> int:  # noqa: ANN401 - click's own values
     """Judge every combination of models, file types, image sizes, batches, contexts and boxes.
 

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from planner.cli.options import (json_option from planner.errors import UsageError  if TYPE_CHECKING:     from planner.budget import ImageTokens     from planner.workload import ImageSize   @click.commandname="tokens", source_options)
+from planner.cli.options import json_option, source_options
+from planner.errors import UsageError
+
+if TYPE_CHECKING:
+    from planner.budget import ImageTokens
+    from planner.workload import ImageSize
+
+
+@click.command(name="tokens")
 @click.argument("model")
 @click.option("--image", "images", multiple=True, metavar="WxH", help="An image size. Repeat for several.")
 @click.option("--file", "files", multiple=True, metavar="PICTURE", help="A picture whose size is read from its header.")
