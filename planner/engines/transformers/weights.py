@@ -62,7 +62,7 @@ def part_weights(model: Model, settings: TransformersSettings, form: ClassForm) 
             continue
         n_linear, n_rows, known = linears[part]
         n_linear = min(n_linear, n_elements)
-        buffers = buffer_bytes(model, form) + wide_router_bytes(model, settings, form) if part == "language" else 0
+        buffers = buffer_bytes(model, settings, form) + wide_router_bytes(model, settings, form) if part == "language" else 0
         counted_exactly = settings.load_in is None or known
         basis: Basis = "exact" if counted_exactly and model.parameters is not None else "modelled"
         found.append(
@@ -158,11 +158,13 @@ def _unassigned(counted: Parameters) -> int:
     return max(0, counted.total - counted.language - counted.vision - counted.projector)
 
 
-def buffer_bytes(model: Model, form: ClassForm) -> int:
-    """Return the buffers that are loaded with the weights: rotary frequencies twice, position numbers."""
+def buffer_bytes(model: Model, settings: TransformersSettings, form: ClassForm) -> int:
+    """Return the buffers that are loaded with the weights: rotary frequencies, position numbers, scales."""
     dim = max((heads_of(layer)[2] for layer in model.language.layers), default=0)
     head = model.vision.n_embd // max(1, model.vision.n_heads) if model.vision else 0
-    return 4 * dim // form.rope_divisor + form.tower_head_buffers * head + form.buffer_bytes
+    rotary = form.rope_buffers * 2 * dim // form.rope_divisor
+    scalars = form.buffer_scalars * settings.element_bytes
+    return rotary + form.tower_head_buffers * head + form.buffer_bytes + scalars
 
 
 def wide_router_bytes(model: Model, settings: TransformersSettings, form: ClassForm) -> int:
