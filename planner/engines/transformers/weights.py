@@ -62,7 +62,9 @@ def part_weights(model: Model, settings: TransformersSettings, form: ClassForm) 
             continue
         n_linear, n_rows, known = linears[part]
         n_linear = min(n_linear, n_elements)
-        buffers = buffer_bytes(model, settings, form) + wide_router_bytes(model, settings, form) if part == "language" else 0
+        buffers = (
+            buffer_bytes(model, settings, form) + wide_router_bytes(model, settings, form) if part == "language" else 0
+        )
         counted_exactly = settings.load_in is None or known
         basis: Basis = "exact" if counted_exactly and model.parameters is not None else "modelled"
         found.append(
