@@ -44,6 +44,7 @@ class Search:
     confirm: Callable[[tuple[int, ...]], Trial]
     known: dict[Role, int] = field(default_factory=dict)
     tried: dict[tuple[int, ...], Key] = field(default_factory=dict)
+    spreads: dict[tuple[int, ...], tuple[int, ...] | None] = field(default_factory=dict)  # by places and capacities
 
     def run(self) -> tuple[int, ...] | None:
         """Return the best split that fits, None if not even one place does."""
@@ -78,7 +79,10 @@ class Search:
     def _splits(self, chosen: tuple[int, ...]) -> Iterator[tuple[int, ...] | None]:
         """Yield the deepest split over ``chosen`` of which the last holds the output: of everything, and of a part."""
         n_all = len(self.costs)
-        yield self._spread(chosen, n_all, everything=True)
+        whole = self._spread(chosen, n_all, everything=True)
+        yield whole
+        if whole is not None and whole not in self.tried:
+            return  # no part is better than that
         deepest = min(n_all - 1, most_places(self.costs, self._capacities(chosen, everything=False)))
         splits = (self._spread(chosen, n, everything=False) for n in range(deepest, 0, -1))
         yield next((counts for counts in splits if counts is not None and counts not in self.tried), None)
@@ -88,7 +92,12 @@ class Search:
         *layers, output = self.costs[len(self.costs) - n_places :]
         capacities = self._capacities(chosen, everything=everything)
         capacities[chosen[-1]] -= output
-        counts = spread(layers, capacities) if capacities[chosen[-1]] >= 0 else None
+        if capacities[chosen[-1]] < 0:
+            return None
+        key = (n_places, *capacities)
+        if key not in self.spreads:
+            self.spreads[key] = spread(layers, capacities)
+        counts = self.spreads[key]
         return None if counts is None else tuple(n + (i == chosen[-1]) for i, n in enumerate(counts))
 
     def _capacities(self, chosen: tuple[int, ...], *, everything: bool) -> list[int]:

@@ -7,7 +7,7 @@ processor time, which neighbours on the machine disturb little.
 from __future__ import annotations
 
 import json
-import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -85,13 +85,13 @@ def calls() -> Iterator[tuple[str, Callable[[], object], float, int]]:
 
 def seconds_of_command(words: list[str]) -> float:
     """Return the processor time of one whole run of the command."""
-    before = os.times()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     program = [sys.executable, "-c", "from planner.cli import main; main()", *words]
     found = subprocess.run(program, cwd=ROOT, capture_output=True, check=False)
     if found.returncode not in (0, 3, 4):
         raise SystemExit(found.stderr.decode())
-    after = os.times()
-    return after.children_user + after.children_system - before.children_user - before.children_system
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def seconds_of_call(call: Callable[[], object]) -> float:
