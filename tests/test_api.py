@@ -1,8 +1,10 @@
 """The Python API and the JSON Schemas: one schema for requests and answers, in a library, a file and a batch."""
 
 import json
+import random
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import jsonschema
@@ -10,7 +12,7 @@ import pytest
 
 import planner
 from planner.api import PREFERENCES, schema
-from planner.catalog.engines import ENGINES
+from planner.catalog.engines import ENGINES, load_engine
 from planner.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -175,3 +177,79 @@ def test_schema_files_are_what_the_records_say():
     spec.loader.exec_module(module)
     for name, text in module.schema_texts().items():
         assert (ROOT / "profiles" / "schema" / name).read_text() == text
+
+
+ANYTHING = (
+    *(None, True, False, -3, 0, 1, 3, 512, 70000, 0.5, -1.5),
+    *("", "on", "auto", "1920x1080", "24GiB", "f16", "fp32", "none"),
+    *([], [1], [0.5, 3], [None], ["1x1"], [{}], [-1]),
+    *({}, {"context": 1}, {"ram": "1GiB"}, {"gpus": []}, {"name": "T4"}, {"flash_attn": "on"}),
+)
+
+
+def paths(node, path=()):
+    """Yield the place of every value in a request, and of one key too many in each mapping."""
+    if isinstance(node, dict):
+        yield (*path, "one too many")
+        for key, value in node.items():
+            yield (*path, key)
+            yield from paths(value, (*path, key))
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield (*path, index)
+            yield from paths(value, (*path, index))
+
+
+def changed(node, path, value):
+    """Return a copy of ``node`` with ``value`` at ``path``."""
+    if not path:
+        return value
+    first, *rest = path
+    if isinstance(node, list):
+        return [changed(old, rest, value) if i == first else old for i, old in enumerate(node)]
+    return {**node, first: changed(node.get(first), rest, value)}
+
+
+def readable_images(request):
+    """Whether no image is a text without a size: that is looked at when the image is, and by the schema's pattern."""
+    workload = request.get("workload")
+    images = workload.get("images") if isinstance(workload, dict) else None
+    return not isinstance(images, list) or all("x" in image for image in images if isinstance(image, str))
+
+
+def accepted(request):
+    """Whether the program reads the request's form: its own records, the engine's settings, the machine."""
+    from planner.deployment.request import _Request, parse_settings
+    from planner.machine_file import _Machine
+    from planner.strict import read_record
+
+    try:
+        read = read_record(_Request, request)
+        if read.engine in ENGINES:
+            parse_settings(load_engine(read.engine), read.settings)
+        if read.machine is not None:
+            read_record(_Machine, read.machine)
+    except UsageError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("engine", REQUESTS)
+def test_the_schema_accepts_what_the_program_reads(engine, request_check):
+    """Whatever stands anywhere in a request, schema and program agree on its form.
+
+    But for two things: image sizes are read later, and to JSON Schema 2.0 is an integer.
+    """
+    drawn = random.Random(engine)
+    names = [field.name for field in fields(load_engine(engine).settings)]
+    verdicts = []
+    for _ in range(1000):
+        request = {**REQUESTS[engine], "engine": engine, "machine": BOX}
+        if drawn.random() < 0.5:
+            request["settings"] = {**request["settings"], drawn.choice(names): drawn.choice(ANYTHING)}
+        request = changed(request, drawn.choice(list(paths(request))), drawn.choice(ANYTHING))
+        if readable_images(request):
+            verdicts.append(accepted(request))
+            assert request_check.is_valid(request) == verdicts[-1], request
+    assert verdicts.count(True) > 20
+    assert verdicts.count(False) > 20
