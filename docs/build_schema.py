@@ -43,8 +43,9 @@ def of_type(hint: Any) -> dict[str, Any]:  # noqa: ANN401, PLR0911 - any annotat
         return one_of([of_type(member) for member in get_args(hint)])
     if origin in (list, tuple):
         return {"type": "array", "items": of_type(get_args(hint)[0])}
-    if origin is dict or hint is dict:
-        return {"type": "object"}
+    if origin is dict:
+        values = of_type(get_args(hint)[1])
+        return {"type": "object", **({"additionalProperties": values} if values else {})}
     if is_dataclass(hint):
         return record(hint)
     return {"type": PLAIN[hint]}
