@@ -20,6 +20,7 @@ _NVIDIA_WORDS = ("nvidia", "geforce", "tesla", "quadro", "rtx", "gtx")
 _OTHER_WORDS = ("amd", "radeon", "rx", "intel", "arc", "apple", "graphics", "gpu", "generation", "gen", "edition")
 _BRANDS = frozenset((*_NVIDIA_WORDS, *_OTHER_WORDS, "r", "tm"))
 _CARD = re.compile(r"^(?=- )", re.MULTILINE)
+_FACT = re.compile(r"^  (?!aliases:)\w", re.MULTILINE)  # where the names of a card end
 _WORD = re.compile(r"(?:rtx|gtx|rx)(?=\d)|[a-z0-9+]+")
 _MEMORY = re.compile(r"\s+\(?(\d{1,4})\s*gi?b?\)?\s*$", re.IGNORECASE)
 _SIZE = re.compile(r"\s*\d+(?:\.\d+)?\s*[KMGT](?:i?B)?\s*", re.IGNORECASE)
@@ -87,10 +88,10 @@ def gpu_entries() -> tuple[GpuEntry, ...]:
 
 @cache
 def _texts() -> dict[str, str]:
-    """Return the text of every card, unparsed, with its key: whatever a card is called is in that."""
+    """Return the text of every card, unparsed, with the key of its names: whatever a card is called is in that."""
     names = sorted(file.name for file in profiles_folder().joinpath("gpus").iterdir() if file.name.endswith(".yaml"))
     texts = (text for name in names for text in _CARD.split(read_text(f"gpus/{name}"))[1:])
-    return {text: _key(text) for text in texts}
+    return {text: _key(_FACT.split(text, maxsplit=1)[0]) for text in texts}
 
 
 @cache

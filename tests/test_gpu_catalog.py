@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.errors import UsageError
-from planner.gpu_catalog import enrich, find_by_pci, find_entry, find_gpu, gpu_entries, parse_gpus
+from planner.gpu_catalog import _named, enrich, find_by_pci, find_entry, find_gpu, gpu_entries, parse_gpus
 from planner.machine import Gpu
 from planner.units import GIB, MIB
 
@@ -21,6 +21,14 @@ def test_the_catalogue_is_large_and_spans_the_generations() -> None:
     assert len(entries) >= 60
     assert {"kepler", "maxwell", "pascal", "volta", "turing", "ampere", "ada", "hopper", "blackwell"} <= architectures
     assert {entry.backend for entry in entries} >= {"cuda", "rocm", "metal", "sycl", "vulkan"}
+
+
+@pytest.mark.parametrize("entry", gpu_entries(), ids=lambda entry: entry.name)
+def test_every_name_finds_its_card(entry) -> None:
+    """A card is found among all by each of its names: of an unparsed card no name is overlooked."""
+    assert find_entry(entry.name) == entry
+    for alias in entry.aliases:
+        assert entry in _named(alias)
 
 
 def test_names_are_unique() -> None:

@@ -7,7 +7,6 @@ was measured under; described machines, and everything while ``VLPLAN_NO_CALIBRA
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -89,6 +88,8 @@ def save_calibrations(new: Sequence[Calibration], path: Path | None = None) -> P
     Raises:
         SourceError: the directory or file cannot be written.
     """
+    import tempfile  # noqa: PLC0415 - only where a calibration is written
+
     import yaml  # noqa: PLC0415 - only when something is saved
 
     path = path or calibration_path()
