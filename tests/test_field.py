@@ -8,7 +8,7 @@ from pathlib import Path
 from field_cases import asked, compare, left_out, published
 
 DOCS = Path(__file__).parents[1] / "docs"
-RECORDED = json.loads((DOCS / "field.json").read_text())
+RECORDED = json.loads((DOCS / "published.json").read_text())
 sys.path.insert(0, str(DOCS))
 
 
@@ -33,7 +33,7 @@ def test_every_case_is_asked_or_has_a_reason():
 
 def test_no_recorded_figure_has_worsened():
     """Each error is at most what is recorded, and what was inside its interval still is."""
-    from field import record
+    from published import record
 
     recorded = {key(one): one for one in RECORDED}
     now = {key(one): one for one in map(record, rows())}
@@ -45,7 +45,7 @@ def test_no_recorded_figure_has_worsened():
 
 def test_weights_and_cache_within_three_percent():
     """Median error of weights and cache is 3 % or less (it is far less), and no single one is further off than 2 %."""
-    from field import record, summary
+    from published import record, summary
 
     found = summary(map(record, rows()))
     assert found["figures"] >= 90
@@ -62,6 +62,6 @@ def test_nothing_outside_is_unexplained():
 
 def test_the_page_is_made_from_the_figures():
     """The page is what the script writes from the recorded figures."""
-    from field import page
+    from published import page
 
-    assert (DOCS / "field.md").read_text() == page(RECORDED)
+    assert (DOCS / "published.md").read_text() == page(RECORDED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
@@ -109,16 +110,18 @@ def _loads(engine: str, version: str | None, model: Model) -> Support:
 def _llama_cpp(version: str | None) -> Engine:
     from planner.engines.llama_cpp.engine import budget, peaks  # noqa: PLC0415 - one engine at a time
     from planner.engines.llama_cpp.flags import emit  # noqa: PLC0415
+    from planner.engines.llama_cpp.older_builds import is_older  # noqa: PLC0415
     from planner.engines.llama_cpp.settings import LlamaCppSettings  # noqa: PLC0415
 
+    data = replace(llama_cpp_data(), older_build=is_older(version))
     return Engine(
         name="llama.cpp",
         version=version or LLAMA_CPP_VERSION,
         settings=LlamaCppSettings,
         loads=partial(_loads, "llama.cpp", version),
-        budget=partial(budget, llama_cpp_data()),
+        budget=partial(budget, data),
         emit=emit,
-        peaks=partial(peaks, llama_cpp_data()),
+        peaks=partial(peaks, data),
     )
 
 

@@ -13,6 +13,7 @@ from planner.engines.llama_cpp.compute import compute_buffers
 from planner.engines.llama_cpp.encoder.kinds import EncoderKind
 from planner.engines.llama_cpp.encoding import encoding_of
 from planner.engines.llama_cpp.layout import HOST, place_weights
+from planner.engines.llama_cpp.older_builds import as_older, with_all_rows
 from planner.engines.llama_cpp.run import Run, device_names, graph_request, resolve_run
 from planner.engines.llama_cpp.settings import LlamaCppSettings
 from planner.engines.llama_cpp.traits import GraphTraits
@@ -26,11 +27,12 @@ from planner.workload import Workload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlamaCppData:
-    """What the engine is known by beside code, from ``profiles/engines``."""
+    """What the engine is known by beside code, from ``profiles/engines``; ``older_build``: before May 2026."""
 
     traits: Mapping[str, GraphTraits]
     encoders: Mapping[str, EncoderKind]
     overhead: OverheadTable
+    older_build: bool = False
 
 
 def budget(
@@ -44,8 +46,9 @@ def budget(
     if settings.device == "none" and machine.gpus:
         return _without_gpus(data, model, workload, machine, settings)
     run = resolve_run(model, workload, machine, settings)
+    run = with_all_rows(run) if data.older_build else run
     images = images_of(model, workload, settings)
-    return assemble(
+    found = assemble(
         run,
         traits=data.traits.get(model.language.architecture),
         overhead=lambda gpu, index: tuple(_overheads(run, gpu, index, data.overhead)),
@@ -53,6 +56,7 @@ def budget(
         images=images,
         refused=tuple(_refused(run, images)),
     )
+    return as_older(found, run) if data.older_build else found
 
 
 def _without_gpus(
