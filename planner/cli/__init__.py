@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib import import_module
 
@@ -70,6 +71,8 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         code = 0
+    if arguments is None:
+        gc.freeze()  # the process ends: looking for cycles among all that is left would only take time
     sys.exit(code if isinstance(code, int) else 0)
 
 
