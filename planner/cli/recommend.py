@@ -88,7 +88,7 @@ def _survey(machine: Machine, *, as_json: bool, **given: Any) -> int:  # noqa: A
         sequences=given["sequences"] or 1,
         images=parse_images(given["images"]),
     )
-    found = survey(machine, workload)
+    found = survey(machine, workload, grow=given["context"] is None)
     if as_json:
         click.echo(json.dumps(survey_mapping(machine, found), indent=2))
     else:

@@ -1,13 +1,13 @@
-"""Which catalogue models fit a machine: every model in its best file type, judged on bounds, best first.
+"""Which catalogue models fit a machine: every model in its best file type, best first.
 
-The survey is quick because it simulates nothing: weights and cache are exact, every buffer is a high bound. What it
-says fits, fits; what it leaves out may still fit by a hair, and ``vlplan recommend MODEL`` knows.
+The survey is quick because it simulates only where it must: weights and cache are exact, buffers a high bound; the
+exact budget is asked where the bound does not fit and weights and cache alone would.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner.catalog import list_profiles, load_model
 from planner.catalog.engines import llama_cpp_data, load_engine
@@ -25,6 +25,7 @@ from planner.engines.llama_cpp.weights import weights_bytes
 from planner.errors import UsageError
 from planner.machine import Machine
 from planner.model import Model
+from planner.units import align
 from planner.vision import image_tokens
 from planner.workload import ImageSize, Workload
 
@@ -43,31 +44,43 @@ class Fitting:
     headroom_bytes: int
 
 
-def survey(machine: Machine, workload: Workload, *, images_only: bool = False) -> list[Fitting]:
+def survey(machine: Machine, workload: Workload, *, images_only: bool = False, grow: bool = False) -> list[Fitting]:
     """Return the catalogue's models that llama.cpp loads and that fit, largest on the GPUs first.
 
-    ``images_only``: only models that take images, as when the workload has some.
+    ``images_only``: only models that take images, as when the workload has some. ``grow``: the workload's context is
+    the least; a model whose images, prompt and answer need more gets more.
     """
-    found = list(_fittings(machine, workload, images_only=images_only or bool(workload.images)))
+    found = list(_fittings(machine, workload, images_only=images_only or bool(workload.images), grow=grow))
     return sorted(found, key=lambda f: (-f.on_gpu, -f.n_parameters, OFFERED.index(f.quantization), f.model))
 
 
-def _fittings(machine: Machine, workload: Workload, *, images_only: bool) -> Iterator[Fitting]:
+def _fittings(machine: Machine, workload: Workload, *, images_only: bool, grow: bool) -> Iterator[Fitting]:
     loads = load_engine("llama.cpp").loads
     for profile in list_profiles("gguf"):
         if images_only and profile.vision is None:
             continue
-        if profile.language.context and profile.language.context < workload.context_tokens:
-            continue
         n_parameters = profile.parameters.total if profile.parameters else 0
         for quantization in _worth_trying(n_parameters, machine):
             model = load_model(profile.name, quantization, "gguf")
-            if loads(model).verdict == "unsupported":
+            own = _own_workload(model, workload, grow=grow)
+            if own is None or loads(model).verdict == "unsupported":
                 break
-            fitting = _fitting(model, n_parameters, machine, workload)
+            fitting = _fitting(model, n_parameters, machine, own)
             if fitting is not None:
                 yield fitting
                 break
+
+
+def _own_workload(model: Model, workload: Workload, *, grow: bool) -> Workload | None:
+    """Return the workload with the context this model needs, None where its images or its training forbid it."""
+    try:
+        images = _image_tokens(model, workload)
+    except UsageError:
+        return None
+    needed = images + workload.prompt_tokens + workload.answer_tokens
+    context = max(workload.context_tokens, align(needed, 1024)) if grow else workload.context_tokens
+    trained = model.language.n_context_train or context
+    return replace(workload, context_tokens=context) if images < context <= trained else None
 
 
 _BITS = {"F16": 16, "Q8_0": 8, "Q6_K": 6, "Q5_K_M": 5, "Q4_K_M": 4, "Q4_0": 4}
@@ -81,14 +94,7 @@ def _worth_trying(n_parameters: int, machine: Machine) -> Sequence[str]:
 
 
 def _fitting(model: Model, n_parameters: int, machine: Machine, workload: Workload) -> Fitting | None:
-    try:
-        images = _image_tokens(model, workload)
-    except UsageError:
-        return None
-    if images >= workload.context_tokens:
-        return None
-    run = resolve_run(model, workload, machine, LlamaCppSettings())
-    headroom = _headroom(run, workload)
+    headroom = _headroom(model, workload, machine)
     if headroom is None or headroom < 0:
         return None
     return Fitting(
@@ -98,7 +104,7 @@ def _fitting(model: Model, n_parameters: int, machine: Machine, workload: Worklo
         images=model.vision is not None,
         on_gpu=bool(machine.gpus),
         context_tokens=workload.context_tokens,
-        image_tokens=images,
+        image_tokens=_image_tokens(model, workload),
         headroom_bytes=headroom,
     )
 
@@ -110,31 +116,42 @@ def _image_tokens(model: Model, workload: Workload) -> int:
     return sum(image.tokens + image.extra_tokens for image in found)
 
 
-def _headroom(run: Run, workload: Workload) -> int | None:
-    """Return what the fullest device keeps when every buffer is at its bound, None where a bound is not known."""
+def _headroom(model: Model, workload: Workload, machine: Machine) -> int | None:
+    """Return what the fullest device keeps at most memory, None where the model's layers are not known."""
+    run = resolve_run(model, workload, machine, LlamaCppSettings())
     if not run.language.layers:
         return None
-    weights, cache = weights_bytes(run.language, run.layout), kv_cache_bytes(run.language, run.layout, run.cache)
+    without_buffers = _spare(run)
+    if min(without_buffers) < 0:
+        return min(without_buffers)
     compute = bound_bytes(graph_request(run, GraphTraits(), settle=False))
-    encoder = _encoder_bytes(run, workload.images)
+    bounded = [spare - most for spare, most in zip(without_buffers, compute, strict=True)]
+    bounded[0] -= _encoder_bound(run, workload.images)
+    return min(bounded) if min(bounded) >= 0 else _exact_headroom(model, workload, machine)
+
+
+def _spare(run: Run) -> list[int]:
+    """Return what weights, cache and overhead leave of every GPU and the host, in that order."""
+    weights, cache = weights_bytes(run.language, run.layout), kv_cache_bytes(run.language, run.layout, run.cache)
     overhead = llama_cpp_data().overhead
-    gpus = run.machine.gpus
     spare = [
-        gpu.free_bytes - weights[i] - cache[i] - compute[i] - overhead_item(gpu, overhead).high_bytes
-        for i, gpu in enumerate(gpus)
+        gpu.free_bytes - weights[i] - cache[i] - overhead_item(gpu, overhead).high_bytes
+        for i, gpu in enumerate(run.machine.gpus)
     ]
-    host = run.machine.host.free_bytes - weights[HOST] - cache[HOST] - compute[-1]
-    if spare:
-        spare[0] -= encoder
-    else:
-        host -= encoder
-    return min([*spare, host])
+    spare.append(run.machine.host.free_bytes - weights[HOST] - cache[HOST])
+    if run.model.vision is not None:
+        spare[0] -= encoder_weights(run.model.vision, on_gpu=bool(run.machine.gpus)).loaded_bytes
+    return spare
 
 
-def _encoder_bytes(run: Run, images: Sequence[ImageSize]) -> int:
+def _encoder_bound(run: Run, images: Sequence[ImageSize]) -> int:
     vision = run.model.vision
     if vision is None:
         return 0
     sides = [(vision.image_size, vision.image_size), *((image.width, image.height) for image in images)]
-    compute = max(assumed_compute_bytes(vision, min(w, 2048), min(h, 2048)) for w, h in sides)
-    return encoder_weights(vision, on_gpu=bool(run.machine.gpus)).loaded_bytes + compute
+    return max(assumed_compute_bytes(vision, width, height) for width, height in sides)
+
+
+def _exact_headroom(model: Model, workload: Workload, machine: Machine) -> int | None:
+    found = load_engine("llama.cpp").budget(model, workload, machine, LlamaCppSettings())
+    return None if found.refusals else min(device.headroom_bytes for device in found.devices)

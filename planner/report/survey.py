@@ -30,11 +30,12 @@ def survey_screen(machine: Machine, found: Sequence[Fitting]) -> str:
             f"{fitting.n_parameters / 1e9:.1f} B" if fitting.n_parameters else "",
             "yes" if fitting.images else "no",
             fitting.image_tokens or "",
+            fitting.context_tokens,
             format_bytes(fitting.headroom_bytes),
         )
         for fitting in found
     ]
-    headers = ("model", "type", "parameters", "images", "image tokens", "spare")
+    headers = ("model", "type", "parameters", "images", "image tokens", "context", "spare")
     table = tabulate(rows, headers=headers, tablefmt="simple")
-    title = f"Fit {where} with llama.cpp, context {found[0].context_tokens}, largest first, each in its best file type:"
+    title = f"Fit {where} with llama.cpp, largest first, each in its best file type:"
     return f"{head}{title}\n\n{table}"
