@@ -1,4 +1,6 @@
-"""Older llama.cpp builds: their compute buffers are a range, and the range holds what their logs print."""
+"""Older llama.cpp builds and files made with an importance matrix: ranges that hold what published logs print."""
+
+from dataclasses import replace
 
 import builders as b
 import pytest
@@ -6,6 +8,7 @@ from field import field_cases
 
 from planner.catalog import load_model
 from planner.catalog.engines import load_engine
+from planner.catalog.models import forget_profiles
 from planner.engines.llama_cpp.older_builds import is_older
 from planner.engines.llama_cpp.settings import LlamaCppSettings
 from planner.workload import Workload
@@ -60,3 +63,42 @@ def test_logits_on_the_host_where_the_output_lies_there():
     """With no layer on the GPU the host's high has room for the logits of a ubatch."""
     old = compute("b6895", device=1, n_gpu_layers=0, flash_attn="off", program="llama-cli")
     assert old.high_bytes - old.expected_bytes == 4 * 512 * (151936 + 4096)
+
+
+def weights(quantization, source=None):
+    """The weights item of a GPU that holds all of Llama 3.1 8B."""
+    loaded = load_model("llama-3.1-8b", quantization, "gguf")
+    model = loaded if source is None else replace(loaded, source=source)
+    settings = LlamaCppSettings(ctx_size=4096, parallel=1, kv_unified=False)
+    found = load_engine("llama.cpp").budget(model, Workload(context_tokens=4096), b.box(24), settings)
+    return next(i for i in found.devices[0].items if i.component == "weights")
+
+
+def test_an_importance_matrix_spares_the_first_eighth_of_ffn_down():
+    """IQ4_XS of a profile: low has the first 4 of 32 ffn_down at 4.25 bits, expected and high at 5.5."""
+    item = weights("IQ4_XS")
+    assert item.expected_bytes - item.low_bytes == 4 * 4096 * 14336 * (176 - 136) // 256
+    assert item.high_bytes == item.expected_bytes
+
+
+@pytest.mark.parametrize(("quantization", "source"), [("IQ4_XS", "model.gguf"), ("Q4_K_M", None), ("Q8_0", None)])
+def test_files_and_other_types_are_exact(quantization, source):
+    """A file says itself what is in it, and other types do not depend on it: low is high."""
+    item = weights(quantization, source)
+    assert item.low_bytes == item.expected_bytes == item.high_bytes
+    assert item.basis == "exact"
+
+
+def test_published_file_made_with_an_importance_matrix():
+    """The log of GLM-Z1-32B in IQ4_XS holds on the GPU what low says, to its last digit."""
+    path = b.PROFILES.parent / "tests" / "data" / "field_models"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLPLAN_PROFILES", str(path))
+        forget_profiles()
+        loaded = load_model("glm-z1-32b-0414", "IQ4_XS", "gguf")
+    forget_profiles()
+    settings = LlamaCppSettings(ctx_size=32768, parallel=1, kv_unified=False)
+    found = load_engine("llama.cpp").budget(loaded, Workload(context_tokens=32768), b.box(24), settings)
+    item = next(i for i in found.devices[0].items if i.component == "weights")
+    printed = field_cases()["ik-042"]["measured"]["model_buffer"]["CUDA0_MiB"]
+    assert item.low_bytes / MIB == pytest.approx(printed, abs=0.01)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from planner.budget import Budget, DeviceBudget, ImageTokens, Item, exact_item
 from planner.engines.llama_cpp.bound import bound_bytes
 from planner.engines.llama_cpp.compute import ComputeBuffers, compute_buffers, output_buffer_bytes
+from planner.engines.llama_cpp.importance import spared_bytes
 from planner.engines.llama_cpp.kv_cache import kv_cache_bytes
 from planner.engines.llama_cpp.layout import HOST
 from planner.engines.llama_cpp.run import Run, device_names, graph_request
@@ -137,14 +138,7 @@ def _encoder_items(encoding: Encoding | None, device: int) -> tuple[Item, ...]:
 
 def _stored_items(run: Run, device: int, weights: Mapping[int, int], cache: Mapping[int, int]) -> Iterator[Item]:
     if weights[device]:
-        yield exact_item(
-            "weights",
-            "language",
-            weights[device],
-            formula="sum over the tensors on this device of their bytes, padded to the buffer's alignment",
-            source=f"{SOURCE}; {run.model.source or 'profile'}",
-            quantization=run.model.quantization or "as stored",
-        )
+        yield _weights_item(run, device, weights[device])
     if cache[device]:
         resolved = run.resolved
         yield exact_item(
@@ -159,6 +153,20 @@ def _stored_items(run: Run, device: int, weights: Mapping[int, int], cache: Mapp
             cache_type_k=run.settings.cache_type_k,
             cache_type_v=run.settings.cache_type_v,
         )
+
+
+def _weights_item(run: Run, device: int, n_bytes: int) -> Item:
+    """Return the item; low is what a file made with an importance matrix holds, where that makes a difference."""
+    item = exact_item(
+        "weights",
+        "language",
+        n_bytes,
+        formula="sum over the tensors on this device of their bytes, padded to the buffer's alignment",
+        source=f"{SOURCE}; {run.model.source or 'profile'}",
+        quantization=run.model.quantization or "as stored",
+    )
+    spared = spared_bytes(run.model, run.layout).get(device, 0)
+    return replace(item, low_bytes=n_bytes - spared, basis="modelled") if spared else item
 
 
 def _compute_items(run: Run, traits: GraphTraits | None) -> list[Item]:

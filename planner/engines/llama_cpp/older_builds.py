@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from planner.engines.llama_cpp.bound import widths_of
 from planner.engines.llama_cpp.layout import HOST
 from planner.engines.versions import parse_version
 
@@ -35,11 +36,15 @@ def with_all_rows(run: Run) -> Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """Bytes that a compute buffer of an older build may have more, or less; ``host_bytes``: more on the host alone."""
+    """Bytes that a compute buffer of an older build may have more, or less.
+
+    ``host_bytes``: more on the host where logits are computed there; ``output_bytes``: less on the GPU then.
+    """
 
     more_bytes: int
     less_bytes: int
     host_bytes: int
+    output_bytes: int
 
 
 def difference_of(run: Run, *, flash_attn: bool) -> Difference:
@@ -47,7 +52,7 @@ def difference_of(run: Run, *, flash_attn: bool) -> Difference:
 
     More: cells x tokens of a ubatch x 6 for every mask; on the host logits and stream, tokens x (vocabulary + width)
     x 4, where the output lies there beside a GPU. Less: tensors of the stream, tokens x width x 4, one and one for each
-    deepstack layer.
+    deepstack layer; on a GPU what the host does instead, with the copy of the output's matrix.
     """
     n_tokens, n_copies = run.resolved.n_ubatch, 4 if run.pipelined else 1
     n_masks = 2 if any(getattr(layer.mixer, "window_tokens", None) for layer in run.language.layers) else 1
@@ -58,6 +63,7 @@ def difference_of(run: Run, *, flash_attn: bool) -> Difference:
         more_bytes=mask * n_copies if flash_attn else 0,
         less_bytes=stream * (1 + run.language.n_deepstack_layers),
         host_bytes=logits + stream if beside_gpu else 0,
+        output_bytes=widths_of(run.language).output_bytes + logits + stream if beside_gpu else 0,
     )
 
 
@@ -75,10 +81,12 @@ def as_older(found: Budget, run: Run) -> Budget:
 def _widened(item: Item, difference: Difference, device: str) -> Item:
     if item.component != "compute" or item.part != "language":
         return item
-    more = difference.more_bytes + (difference.host_bytes if device == "Host" else 0)
+    on_host = device == "Host"
+    more = difference.more_bytes + (difference.host_bytes if on_host else 0)
+    less = difference.less_bytes + (0 if on_host else difference.output_bytes)
     return replace(
         item,
-        low_bytes=max(0, item.low_bytes - difference.less_bytes),
+        low_bytes=max(0, item.low_bytes - less),
         high_bytes=item.high_bytes + more,
         basis="assumed" if item.basis == "assumed" else "modelled",
         formula=f"{item.formula}; builds before b9500: up to cells x ubatch x 6 bytes of masks more",
