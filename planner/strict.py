@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, Field, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -33,13 +34,13 @@ class _OutOfRangeError(UsageError):
 
 
 def read_record(kind: type[T], data: object, where: str = "") -> T:
-    """Return mapping ``data`` as a value of the dataclass ``kind``.
+    """Return mapping ``data`` as a value of ``kind``, a dataclass or, quicker to define, a named tuple.
 
     Understood are plain types, ``Literal``, unions, lists, tuples (written as lists), mappings with text as keys,
     records within records, and ``Annotated[..., Between(low, high)]``. A float may be written as an int.
 
     Args:
-        kind: a dataclass whose annotations can be resolved at run time.
+        kind: a class whose annotations can be resolved at run time.
         data: what YAML, JSON or a command line gave.
         where: what to call ``data`` in an error; keys follow it with a point.
 
@@ -52,19 +53,26 @@ def read_record(kind: type[T], data: object, where: str = "") -> T:
     for key in data:
         if key not in known:
             raise UsageError(f"{_below(where, key)}: unknown key; known: {', '.join(known)}")
-    for name, field in known.items():
-        if name not in data and field.default is MISSING and field.default_factory is MISSING:
+    for name, required in known.items():
+        if required and name not in data:
             raise UsageError(f"{_below(where, name)}: is missing")
     return kind(**{key: _value(hints[key], value, _below(where, key)) for key, value in data.items()})
 
 
 @cache
-def _fields(kind: Any) -> dict[str, Field[Any]]:  # noqa: ANN401 - any dataclass
-    return {field.name: field for field in fields(kind)}
+def _fields(kind: Any) -> dict[str, bool]:  # noqa: ANN401 - any record
+    """Return the keys of a record, and whether each must be there."""
+    if is_dataclass(kind):
+        return {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(kind)}
+    return {name: name not in kind._field_defaults for name in kind._fields}
+
+
+def _is_record(hint: object) -> bool:
+    return isinstance(hint, type) and (is_dataclass(hint) or hasattr(hint, "_field_defaults"))
 
 
 @cache
-def _hints(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - any dataclass
+def _hints(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - any record
     return get_type_hints(kind, include_extras=True)
 
 
@@ -98,9 +106,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:  # noqa: ANN401, PLR0911 -
         return _one_of(get_args(hint), value, where)
     if origin in (list, tuple):
         return origin(_items(get_args(hint)[0], value, where))
-    if origin is dict:
+    if origin in (dict, Mapping):
         return _mapping(get_args(hint)[1], value, where)
-    if isinstance(hint, type) and is_dataclass(hint):
+    if _is_record(hint):
         return read_record(hint, value, where)
     return _plain(hint, value, where)
 

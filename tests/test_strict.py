@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -42,6 +44,26 @@ def test_a_whole_record_is_read():
     wanted = Bicycle(name="x", weight=9, wheels=(Wheel(spokes=28), Wheel()), gears=[1, 2], prices={"a": 1.5})
     assert read_record(Bicycle, data) == wanted
     assert read_record(Bicycle, {"name": "x", "length": "1m", "anything": [{}]}).anything == [{}]
+
+
+class Chain(NamedTuple):
+    """A record as a named tuple."""
+
+    links: int
+    oil: Mapping[str, float] = MappingProxyType({})
+
+
+def test_a_named_tuple_is_a_record_too():
+    """Its defaults, types and unknown keys are those of any record."""
+    assert read_record(Chain, {"links": 114}) == Chain(links=114)
+    assert read_record(Chain, {"links": 114, "oil": {"dry": 1}}).oil == {"dry": 1}
+    for wrong, said in (
+        ({}, "links: is missing"),
+        ({"links": "114"}, "links: must be"),
+        ({"lnks": 1}, "lnks: unknown"),
+    ):
+        with pytest.raises(UsageError, match=f"^{said}"):
+            read_record(Chain, wrong)
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import date
-from typing import Annotated, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, NamedTuple
 
 from planner.strict import Between
 
 PositiveInt = Annotated[int, Between(1)]
+_NOTHING: Mapping[Any, Any] = MappingProxyType({})
 Fact = int | float | str | bool | list[int] | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttentionData:
+class AttentionData(NamedTuple):
     """Softmax attention. ``head_dim`` where keys and values are equally wide; ``kv_from``: reads that layer's cache."""
 
     heads: PositiveInt
@@ -33,21 +34,19 @@ class AttentionData:
     kv_from: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatentData:
+class LatentData(NamedTuple):
     """Multi-head latent attention."""
 
     heads: PositiveInt
     kv_lora: PositiveInt
-    q_lora: int = 0
     nope: PositiveInt
     rope: PositiveInt
     value: PositiveInt
+    q_lora: int = 0
     absorbed: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CrossData:
+class CrossData(NamedTuple):
     """Attention over the vision tower's output."""
 
     heads: PositiveInt
@@ -55,8 +54,7 @@ class CrossData:
     head_dim: PositiveInt
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeltaNetData:
+class DeltaNetData(NamedTuple):
     """Gated delta net."""
 
     key_heads: PositiveInt
@@ -65,27 +63,24 @@ class DeltaNetData:
     conv: PositiveInt
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShortConvData:
+class ShortConvData(NamedTuple):
     """Gated short convolution."""
 
     conv: PositiveInt
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MambaData:
+class MambaData(NamedTuple):
     """Selective state space."""
 
     version: Literal[1, 2]
     inner: PositiveInt
     state: PositiveInt
     conv: PositiveInt
-    groups: int = 0
     rank: PositiveInt
+    groups: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FfnData:
+class FfnData(NamedTuple):
     """Dense feed-forward block."""
 
     width: PositiveInt
@@ -94,11 +89,10 @@ class FfnData:
     bias: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExpertsData:
+class ExpertsData(NamedTuple):
     """Mixture of experts; ``router`` and ``normalise`` default to what the engine does for the architecture."""
 
-    count: PositiveInt
+    count: PositiveInt  # type: ignore[assignment]  # not the tuple's method
     used: PositiveInt
     width: PositiveInt
     shared: int = 0
@@ -113,8 +107,7 @@ class ExpertsData:
     down_scale: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KindData:
+class KindData(NamedTuple):
     """One kind of layer: exactly one mixer, at most one feed-forward block."""
 
     attention: AttentionData | None = None
@@ -127,8 +120,7 @@ class KindData:
     experts: ExpertsData | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LanguageData:
+class LanguageData(NamedTuple):
     """The language model; ``order`` names the kind of every layer."""
 
     architecture: str
@@ -136,27 +128,25 @@ class LanguageData:
     embd: PositiveInt
     vocab: PositiveInt
     context: PositiveInt
+    kinds: dict[str, KindData]
+    order: tuple[str, ...]
     tied: bool = False
     post_norms: bool = False
     mtp_layers: int = 0
     deepstack_layers: int = 0
     embd_per_layer: int = 0
     rope_factors: tuple[PositiveInt, ...] = ()
-    kinds: dict[str, KindData]
-    order: tuple[str, ...]
-    facts: dict[str, Fact] = field(default_factory=dict)
+    facts: Mapping[str, Fact] = _NOTHING
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuleData:
+class RuleData(NamedTuple):
     """A resizing rule by its word in ``planner.vision``."""
 
     rule: str
-    parameters: dict[str, Fact] = field(default_factory=dict)
+    parameters: Mapping[str, Fact] = _NOTHING
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VisionData:
+class VisionData(NamedTuple):
     """Vision tower and projector."""
 
     tower: str
@@ -167,12 +157,11 @@ class VisionData:
     heads: PositiveInt
     patch_size: PositiveInt
     image_size: int
-    facts: dict[str, Fact] = field(default_factory=dict)
-    rules: dict[Literal["processor", "mtmd"], RuleData] = field(default_factory=dict)
+    facts: Mapping[str, Fact] = _NOTHING
+    rules: Mapping[Literal["processor", "mtmd"], RuleData] = _NOTHING
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParametersData:
+class ParametersData(NamedTuple):
     """Published counts; ``linear``: in linear layers. ``counted``: nothing is published, the shapes were added up."""
 
     total: PositiveInt
@@ -184,20 +173,19 @@ class ParametersData:
     counted: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
+class Profile(NamedTuple):
     """One model of the catalogue. ``listed``: false for another setting of a model that is listed already."""
 
     name: str
     family: str
+    language: LanguageData
+    source: str
+    checked: date
     aliases: tuple[str, ...] = ()
     listed: bool = True
     hf_id: str | None = None
     architecture_class: str | None = None
     parameters: ParametersData | None = None
     quantizations: tuple[str, ...] = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0")
-    language: LanguageData
     vision: VisionData | None = None
-    source: str
-    checked: date
     notes: tuple[str, ...] = ()
