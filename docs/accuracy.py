@@ -25,6 +25,7 @@ from accuracy_rows import (  # noqa: E402 - the path is set above
 
 FIGURES = ROOT / "docs" / "accuracy.json"
 PAGE = ROOT / "docs" / "accuracy.md"
+EVERY_TERM = "every term"
 TITLES = {
     "llamacpp_text": "llama.cpp, language models of 2023 to 2025 (20 models, 6,653 cases)",
     "llamacpp_text_2026": "llama.cpp, language models of 2026 (15 models, 4,940 cases)",
@@ -49,10 +50,11 @@ PEERS = """
 
 
 def figures(compared: Iterable[Compared]) -> list[dict[str, object]]:
-    """Return one record per table, term and setting."""
+    """Return one record per table, term and setting, and one per table and model."""
     groups: dict[tuple[str, str, str], list[Compared]] = defaultdict(list)
     for one in compared:
         groups[one.table, one.term, one.setting].append(one)
+        groups[one.table, EVERY_TERM, one.model].append(one)
     return [_record(key, group) for key, group in sorted(groups.items())]
 
 
@@ -103,13 +105,14 @@ def page(records: list[dict[str, object]]) -> str:
     for table, title in TITLES.items():
         rows = [record for record in records if record["table"] == table]
         if rows:
-            lines += ["", f"## {title}", "", *_table(rows)]
+            lines += ["", f"## {title}", "", *_table([row for row in rows if row["term"] != EVERY_TERM])]
+            lines += ["", "By model:", "", *_table([row for row in rows if row["term"] == EVERY_TERM], "model")]
     lines += ["", "## Beside others", "", *_peers()]
     return "\n".join(lines) + "\n"
 
 
-def _table(rows: list[dict[str, object]]) -> list[str]:
-    head = "| term | setting | rows | exact | median | 95 % | worst | under | high below |"
+def _table(rows: list[dict[str, object]], setting: str = "setting") -> list[str]:
+    head = f"| term | {setting} | rows | exact | median | 95 % | worst | under | high below |"
     lines = [head, "|---|---|--:|--:|--:|--:|--:|--:|--:|"]
     for row in rows:
         errors = " | ".join(f"{100 * float(str(row[key])):.2f} %" for key in ("median", "p95", "worst"))
@@ -134,6 +137,8 @@ def summary() -> None:
     records = json.loads(FIGURES.read_text(encoding="utf-8"))
     groups: dict[tuple[str, str], list[dict[str, object]]] = defaultdict(list)
     for record in records:
+        if record["term"] == EVERY_TERM:
+            continue
         groups[TITLES[str(record["table"])].partition(" (")[0], str(record["term"])].append(record)
     print("| table | term | rows | exact | worst error | high bound below the truth |")
     print("|---|---|--:|--:|--:|--:|")

@@ -155,17 +155,23 @@ def request_data(model: str, **given: Any) -> dict[str, Any]:  # noqa: ANN401 - 
 
 
 def parse_pairs(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """Return settings from ``key=value`` words; a value is JSON where it parses as JSON, else text."""
+    """Return settings from ``key=value`` words: JSON, numbers with commas as engines write a list, else text."""
     found: dict[str, Any] = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not separator or not key:
             raise UsageError(f"--set {pair!r}: write KEY=VALUE, like n_gpu_layers=20")
-        try:
-            found[key.replace("-", "_")] = json.loads(value)
-        except ValueError:
-            found[key.replace("-", "_")] = value
+        found[key.replace("-", "_")] = _setting(value)
     return found
+
+
+def _setting(value: str) -> Any:  # noqa: ANN401 - JSON
+    for text in (value, f"[{value}]" if "," in value else value):
+        try:
+            return json.loads(text)
+        except ValueError:
+            continue
+    return value
 
 
 def chosen_machine(machine_file: str | None, gpus: tuple[str, ...], ram: str | None) -> Machine | None:

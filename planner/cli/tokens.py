@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("model")
 @click.option("--image", "images", multiple=True, metavar="WxH", help="An image size. Repeat for several.")
 @click.option("--file", "files", multiple=True, metavar="PICTURE", help="A picture whose size is read from its header.")
-@click.option("--engine", default="llama.cpp", show_default=True, help="Engines count differently.")
+@click.option("--engine", help="Engines count differently.  [default: llama.cpp, or transformers where it cannot]")
 @click.option("--image-max-tokens", type=int, metavar="N", help="llama.cpp's --image-max-tokens.")
 @click.option("--image-min-tokens", type=int, metavar="N", help="llama.cpp's --image-min-tokens.")
 @source_options
@@ -29,7 +29,7 @@ def command(  # noqa: PLR0913 - options
     *,
     images: tuple[str, ...],
     files: tuple[str, ...],
-    engine: str,
+    engine: str | None,
     image_max_tokens: int | None,
     image_min_tokens: int | None,
     as_json: bool,
@@ -45,11 +45,13 @@ def command(  # noqa: PLR0913 - options
     from planner.vision import image_tokens  # noqa: PLC0415
     from planner.vision.advice import advise, ladder  # noqa: PLC0415
 
-    name = engine_name(engine)
+    name = engine_name(engine or "llama.cpp")
     found = open_model(model, engine=name)
     vision = found.vision
     if vision is None:
         raise UsageError(f"{found.name} takes no images")
+    if engine is None and "mtmd" not in vision.rules:
+        name = "transformers"
     sizes = [*dict.fromkeys(parse_images(images)), *(_picture(path, name) for path in files)]
 
     def count(image: ImageSize) -> ImageTokens:

@@ -164,3 +164,23 @@ def test_batch_answers_in_order_and_in_place():
     assert ["error" in answer for answer in answers] == [False, True, True, False]
     assert answers[0] == answers[3]
     assert "unknown" in answers[2]["error"]
+
+
+def test_tokens_are_counted_by_the_models_processor_where_llama_cpp_has_no_rule():
+    """The first trouble needs no engine named; an engine asked for is not replaced."""
+    code, out, _ = run("tokens", "llama3.2-vision", "--image", "3200x2400")
+    assert code == 0
+    assert "on transformers" in out
+    assert "1120x840" in out
+    code, _, err = run("tokens", "llama3.2-vision", "--image", "3200x2400", "--engine", "llama.cpp")
+    assert code == 2
+    assert "no rule" in err
+    assert "on llama.cpp" in run("tokens", "llava-1.5-7b", "--image", "336x336")[1]
+
+
+def test_a_setting_may_be_written_as_the_engine_writes_a_list():
+    """``tensor_split=3,1`` is the list [3, 1]."""
+    words = ("estimate", "qwen2.5-7b", "--gpu", "24GiB:2", "--ram", "64GiB", "--json")
+    by_commas = run(*words, "--set", "tensor_split=3,1")
+    assert by_commas == run(*words, "--set", "tensor_split=[3, 1]")
+    assert json.loads(by_commas[1])["settings"]["tensor_split"] == [3, 1]
