@@ -180,7 +180,7 @@ def test_tokens_are_counted_by_the_models_processor_where_llama_cpp_has_no_rule(
 
 def test_a_setting_may_be_written_as_the_engine_writes_a_list():
     """``tensor_split=3,1`` is the list [3, 1]."""
-    words = ("estimate", "qwen2.5-7b", "--gpu", "24GiB:2", "--ram", "64GiB", "--json")
+    words = ("estimate", "qwen2.5-vl-7b", "--gpu", "24GiB:2", "--ram", "64GiB", "--json")
     by_commas = run(*words, "--set", "tensor_split=3,1")
     assert by_commas == run(*words, "--set", "tensor_split=[3, 1]")
     assert json.loads(by_commas[1])["settings"]["tensor_split"] == [3, 1]
