@@ -31,6 +31,8 @@ def plan_screen(plan: Plan, width: int = 80, *, explain: bool = False) -> str:
         text += [device_block(device, width) for device in plan.budget.devices if device.items]
         if plan.budget.image_tokens:
             text.append(_images(plan))
+        elif plan.model.vision is not None:
+            text.append("Images: planned without any; add --image WxH, like --image 1920x1080.")
         if explain:
             text.append(explanation(plan, width))
     if plan.speed:
