@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "docs")]
 
+import published  # noqa: E402 - the path is set above
 from accuracy_rows import (  # noqa: E402 - the path is set above
     Compared,
     compare_text,
@@ -107,6 +108,7 @@ def page(records: list[dict[str, object]]) -> str:
         if rows:
             lines += ["", f"## {title}", "", *_table([row for row in rows if row["term"] != EVERY_TERM])]
             lines += ["", "By model:", "", *_table([row for row in rows if row["term"] == EVERY_TERM], "model")]
+    lines += ["", *published.section(json.loads(published.FIGURES.read_text(encoding="utf-8")))]
     lines += ["", "## Beside others", "", *_peers()]
     return "\n".join(lines) + "\n"
 

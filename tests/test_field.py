@@ -58,10 +58,3 @@ def test_nothing_outside_is_unexplained():
     for row in rows():
         if row.is_total and not row.inside:
             assert row.why, row
-
-
-def test_the_page_is_made_from_the_figures():
-    """The page is what the script writes from the recorded figures."""
-    from published import page
-
-    assert (DOCS / "published.md").read_text() == page(RECORDED)
