@@ -13,10 +13,6 @@ from planner.engines.weight_formats import UNQUANTIZED, linear_bytes
 from planner.model import Attention, Language, LatentAttention, Layer, Model, Vision
 
 VOCAB_PAD = 64
-# projectors written with parallel linears; the others (InternVL, Pixtral, MiniCPM, Gemma) are whole on every rank
-_SPLIT_PROJECTORS = frozenset(
-    {"mlp", "ldp", "mlp2x_gelu", "patch_merger", "qwen2vl_merger", "qwen2.5vl_merger", "qwen3vl_merger"}
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,13 +121,20 @@ def vision_split(vision: Vision, total_elements: int) -> tuple[int, int]:
     return sharded, total_elements - sharded
 
 
-def vision_bytes(
-    model: Model, n_ranks: int, dtype_bytes: int, *, data_parallel: bool, format_name: str = "bf16"
+def vision_bytes(  # noqa: PLR0913 - one rank's circumstances
+    model: Model,
+    n_ranks: int,
+    dtype_bytes: int,
+    *,
+    split_projectors: frozenset[str],
+    data_parallel: bool = False,
+    format_name: str = "bf16",
 ) -> tuple[int, int, int]:
     """Return ``(expected, low, high)`` bytes of tower and projector on one rank.
 
-    Block linears are split, patch convolution, positions, norms and most projectors are whole on every rank; a tower
-    whose heads do not divide is copied. NF4 at load packs the block linears, other formats leave the tower as it is.
+    Block linears are split; patch convolution, positions, norms and the projectors not named in ``split_projectors``
+    are whole on every rank; a tower whose heads do not divide is copied. NF4 at load packs the block linears, other
+    formats leave the tower as it is.
     """
     if model.vision is None:
         return 0, 0, 0
@@ -146,7 +149,7 @@ def vision_bytes(
     low = whole // n_ranks
     if data_parallel or model.vision.n_heads % n_ranks:
         return whole, low, whole
-    if model.vision.projector in _SPLIT_PROJECTORS and model.parameters is not None:
+    if model.vision.projector in split_projectors and model.parameters is not None:
         sharded, rest = sharded + model.parameters.projector, rest - model.parameters.projector
     return (sharded // n_ranks + rest) * dtype_bytes, low, whole
 
@@ -191,6 +194,7 @@ def rank_weights(  # noqa: PLR0913 - one rank's circumstances
     format_name: str,
     dtype_bytes: int,
     vision: bool,
+    split_projectors: frozenset[str] = frozenset(),
     data_parallel: bool = False,
 ) -> RankWeights:
     """Return what a rank of pipeline ``stage`` loads, with or without the vision tower."""
@@ -208,7 +212,14 @@ def rank_weights(  # noqa: PLR0913 - one rank's circumstances
         tail=tail,
     )
     expected, low, high = (
-        vision_bytes(model, n_ranks, dtype_bytes, data_parallel=data_parallel, format_name=format_name)
+        vision_bytes(
+            model,
+            n_ranks,
+            dtype_bytes,
+            split_projectors=split_projectors,
+            data_parallel=data_parallel,
+            format_name=format_name,
+        )
         if vision
         else (0, 0, 0)
     )

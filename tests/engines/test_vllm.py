@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_support import TABLES
 
-from planner.catalog import load_model, model_names
+from planner.catalog import load_data, load_model, model_names
 from planner.engines.options import options_table
 from planner.engines.rank_weights import rank_weights, stage_layers
 from planner.engines.vllm import VllmSettings, vllm_engine
@@ -70,7 +70,16 @@ LOADS = [
 
 def rank_gib(model, n_ranks):
     """GiB that one rank loads in bf16."""
-    found = rank_weights(model, stage=0, n_stages=1, n_ranks=n_ranks, format_name="bf16", dtype_bytes=2, vision=True)
+    found = rank_weights(
+        model,
+        stage=0,
+        n_stages=1,
+        n_ranks=n_ranks,
+        format_name="bf16",
+        dtype_bytes=2,
+        vision=True,
+        split_projectors=frozenset(load_data("engines/vllm.yaml")["split_projectors"]),
+    )
     return found.total_bytes / GIB
 
 

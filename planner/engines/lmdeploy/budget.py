@@ -26,7 +26,6 @@ from planner.engines.rank_weights import language_bytes, vision_bytes
 from planner.engines.span import Span, fixed, span_item
 from planner.engines.weight_formats import checkpoint_note, weight_format
 from planner.machine import Gpu, Machine
-from planner.memory.overhead import OverheadTable
 from planner.model import Model
 from planner.units import GIB, format_bytes
 from planner.vision import image_tokens
@@ -106,10 +105,7 @@ def budget(  # noqa: PLR0913 - the engine's whole question
     resolved = resolve(settings, workload, gpus[0], version, "pytorch" if chosen == "pytorch" else "turbomind")
     images = images_of(model, workload)
     native = chosen == "pytorch" or native_tower(rules, model.family, version)
-    ranks = [
-        _rank(model, images, gpu, i, settings, resolved, native=native, overhead=rules.overhead)
-        for i, gpu in enumerate(gpus)
-    ]
+    ranks = [_rank(model, images, gpu, i, settings, resolved, native=native, rules=rules) for i, gpu in enumerate(gpus)]
     cache = cache_of(model.language.layers, settings.quant_policy, resolved.n_ranks, chosen)
     pool = pool_of(model, ranks, cache, settings, resolved)
     return Budget(
@@ -143,9 +139,9 @@ def _rank(  # noqa: PLR0913 - one rank's circumstances
     resolved: Resolved,
     *,
     native: bool,
-    overhead: OverheadTable | None,
+    rules: LmdeployRules,
 ) -> Rank:
-    context = context_span(gpu, "lmdeploy", overhead, CONTEXT)
+    context = context_span(gpu, "lmdeploy", rules.overhead, CONTEXT)
     word = weight_word(model, settings)
     n_layers = model.language.n_layers
     own = language_bytes(
@@ -170,7 +166,9 @@ def _rank(  # noqa: PLR0913 - one rank's circumstances
         gpu=gpu,
         device=f"CUDA{index}",
         language=Span(low=own - spread, expected=own, high=own + spread),
-        vision=tower_span(model, settings, index, resolved.n_ranks, native=native),
+        vision=tower_span(
+            model, settings, index, resolved.n_ranks, native=native, split_projectors=rules.split_projectors
+        ),
         context=context + COMMUNICATORS if resolved.n_ranks > 1 else context,
         buffers=buffers,
         buffers_first=early,
@@ -178,14 +176,23 @@ def _rank(  # noqa: PLR0913 - one rank's circumstances
     )
 
 
-def tower_span(model: Model, settings: LmdeploySettings, index: int, n_ranks: int, *, native: bool) -> Span:
+def tower_span(  # noqa: PLR0913 - one rank's circumstances
+    model: Model,
+    settings: LmdeploySettings,
+    index: int,
+    n_ranks: int,
+    *,
+    native: bool,
+    split_projectors: frozenset[str],
+) -> Span:
     """Return the tower on one rank: split by the engine, or a PyTorch module placed by accelerate.
 
     The module is spread by blocks when several GPUs are there, and small towers end up whole on the first.
+    ``split_projectors`` are written with parallel linears.
     """
     if model.vision is None or settings.language_model_only:
         return fixed(0)
-    expected, low, high = vision_bytes(model, n_ranks if native else 1, 2, data_parallel=False)
+    expected, low, high = vision_bytes(model, n_ranks if native else 1, 2, split_projectors=split_projectors)
     if native or n_ranks == 1:
         return Span(low=low, expected=expected, high=high)
     return Span(low=0, expected=expected if index == 0 else 0, high=high)

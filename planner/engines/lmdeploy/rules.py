@@ -22,6 +22,7 @@ class LmdeployRules:
 
     native_tower: Mapping[str, str] = field(default_factory=dict)
     no_pytorch_kv_quantization: frozenset[str] = frozenset()
+    split_projectors: frozenset[str] = frozenset()  # written with parallel linears
     trust_remote_code: frozenset[str] = frozenset()  # families whose repositories bring code
     options: Options = field(default_factory=dict)
     overhead: OverheadTable | None = None
@@ -33,6 +34,7 @@ def lmdeploy_rules(data: Mapping[str, Any], options: Options, overhead: Overhead
     return LmdeployRules(
         native_tower=data["native_tower"],
         no_pytorch_kv_quantization=quiet,
+        split_projectors=frozenset(data["split_projectors"]),
         trust_remote_code=frozenset(data["trust_remote_code"]),
         options=options,
         overhead=overhead,

@@ -25,7 +25,6 @@ from planner.engines.span import Span, fixed, span_item
 from planner.engines.vllm.kv_cache import layer_caches
 from planner.engines.weight_formats import GROUPED, UNQUANTIZED, checkpoint_note, weight_format
 from planner.machine import Gpu, Machine
-from planner.memory.overhead import OverheadTable
 from planner.model import DenseFfn, Language, Model, MoeFfn
 from planner.units import GIB, MIB
 from planner.vision import image_tokens
@@ -78,7 +77,7 @@ def budget(  # noqa: PLR0913 - the engine's whole question
     gpus = machine.gpus[:n_ranks]
     share = static_share(model, settings, min(gpu.total_bytes for gpu in gpus), rules)
     images = images_of(model, workload)
-    ranks = [_rank(model, workload, images, gpu, i, settings, rules.overhead) for i, gpu in enumerate(gpus)]
+    ranks = [_rank(model, workload, images, gpu, i, settings, rules) for i, gpu in enumerate(gpus)]
     tokens = _tokens(ranks, share, settings, vision=model.vision is not None)
     return Budget(
         devices=(*(_device(model, rank, tokens, share, settings) for rank in ranks), _host(machine)),
@@ -120,7 +119,7 @@ def _rank(  # noqa: PLR0913 - one rank's circumstances
     gpu: Gpu,
     index: int,
     settings: SglangSettings,
-    overhead: OverheadTable | None,
+    rules: SglangRules,
 ) -> Rank:
     stage = index // settings.tp_size
     word = settings.quantization or model.quantization
@@ -133,9 +132,10 @@ def _rank(  # noqa: PLR0913 - one rank's circumstances
         format_name="bf16" if plain or word is None else weight_format(word),
         dtype_bytes=2,
         vision=model.vision is not None,
+        split_projectors=rules.split_projectors,
         data_parallel=settings.mm_enable_dp_encoder,
     )
-    context = context_span(gpu, "sglang", overhead, CONTEXT)
+    context = context_span(gpu, "sglang", rules.overhead, CONTEXT)
     before = context + (COMMUNICATORS if settings.tp_size * settings.pp_size > 1 else fixed(0))
     free = Span(
         low=gpu.free_bytes - before.high, expected=gpu.free_bytes - before.expected, high=gpu.free_bytes - before.low

@@ -55,6 +55,7 @@ class SglangRules:
     default_tower_layers: frozenset[str] = frozenset()
     text_width_as_tower: frozenset[str] = frozenset()
     prefill_graphs: frozenset[str] = frozenset()
+    split_projectors: frozenset[str] = frozenset()  # written with parallel linears
     trust_remote_code: frozenset[str] = frozenset()
     options: Options = field(default_factory=dict)
     overhead: OverheadTable | None = None
@@ -62,7 +63,7 @@ class SglangRules:
 
 def sglang_rules(data: Mapping[str, Any], options: Options, overhead: OverheadTable | None = None) -> SglangRules:
     """Return the rules that ``profiles/engines/sglang.yaml`` holds."""
-    names = ("default_tower_layers", "text_width_as_tower", "prefill_graphs", "trust_remote_code")
+    names = ("default_tower_layers", "text_width_as_tower", "prefill_graphs", "split_projectors", "trust_remote_code")
     return SglangRules(options=options, overhead=overhead, **{name: frozenset(data[name]) for name in names})
 
 

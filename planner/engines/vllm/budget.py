@@ -44,7 +44,7 @@ def budget(  # noqa: PLR0913 - the engine's whole question
     if resolved.n_ranks > len(gpus):
         asked = f"tensor_parallel_size {resolved.n_tensor_ranks} x pipeline_parallel_size {resolved.n_pipeline_ranks}"
         return Budget(devices=(), refusals=(*refusals, f"{asked} needs {resolved.n_ranks} GPUs; there are {len(gpus)}"))
-    ranks = ranks_of(model, workload, machine, settings, resolved, rules.overhead)
+    ranks = ranks_of(model, workload, machine, settings, resolved, rules)
     pool = pool_of(model, workload, ranks, settings, resolved)
     devices = tuple(
         rank_device(rank, pool, resolved, stage_layers(model.language.n_layers, resolved.n_pipeline_ranks), settings)

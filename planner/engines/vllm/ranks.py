@@ -23,10 +23,10 @@ from planner.engines.vllm.kv_cache import (
     request_blocks,
 )
 from planner.engines.vllm.profile import encoder_items, encoder_span, graph_span, sampler_span, text_span
+from planner.engines.vllm.rules import VllmRules
 from planner.engines.vllm.settings import Resolved, VllmSettings
 from planner.engines.weight_formats import UNQUANTIZED, weight_format
 from planner.machine import Gpu, Machine
-from planner.memory.overhead import OverheadTable
 from planner.model import Model
 from planner.units import GIB, MIB
 from planner.vision import image_tokens
@@ -79,16 +79,15 @@ def ranks_of(  # noqa: PLR0913 - all ranks' circumstances
     machine: Machine,
     settings: VllmSettings,
     resolved: Resolved,
-    overhead: OverheadTable | None = None,
+    rules: VllmRules,
 ) -> list[Rank]:
     """Return every rank: pipeline stages outermost, tensor ranks within."""
     compute = profile_span(model, workload, settings, resolved)
     ranks = []
     for index in range(resolved.n_ranks):
         stage, gpu = index // resolved.n_tensor_ranks, machine.gpus[index]
-        ranks.append(
-            _rank(model, gpu, index, stage, compute, context_span(gpu, "vllm", overhead, CONTEXT), settings, resolved)
-        )
+        context = context_span(gpu, "vllm", rules.overhead, CONTEXT)
+        ranks.append(_rank(model, gpu, index, stage, compute, context, settings, resolved, rules.split_projectors))
     return ranks
 
 
@@ -101,6 +100,7 @@ def _rank(  # noqa: PLR0913 - one rank's circumstances
     context: Span,
     settings: VllmSettings,
     resolved: Resolved,
+    split_projectors: frozenset[str],
 ) -> Rank:
     n_ranks, n_stages = resolved.n_tensor_ranks, resolved.n_pipeline_ranks
     weights = rank_weights(
@@ -111,6 +111,7 @@ def _rank(  # noqa: PLR0913 - one rank's circumstances
         format_name=_format(model, settings),
         dtype_bytes=resolved.dtype_bytes,
         vision=has_tower(model, settings) and (stage == 0 or resolved.release < (0, 33)),
+        split_projectors=split_projectors,
         data_parallel=settings.mm_encoder_tp_mode == "data",
     )
     first, last = stage_layers(model.language.n_layers, n_stages)[stage]

@@ -24,6 +24,7 @@ class VllmRules:
         default_factory=dict
     )  # format -> first release without it, plug-in
     refuse_copied_tower: frozenset[str] = frozenset()  # towers that fail where their heads do not divide
+    split_projectors: frozenset[str] = frozenset()  # written with parallel linears
     trust_remote_code: frozenset[str] = frozenset()  # families whose repositories bring code
     options: Options = field(default_factory=dict)
     overhead: OverheadTable | None = None
@@ -35,6 +36,7 @@ def vllm_rules(data: Mapping[str, Any], options: Options, overhead: OverheadTabl
         no_pipeline=frozenset(data["no_pipeline"]),
         left_tree={name: (row[0], row[1]) for name, row in data["left_tree"].items()},
         refuse_copied_tower=frozenset(data["refuse_copied_tower"]),
+        split_projectors=frozenset(data["split_projectors"]),
         trust_remote_code=frozenset(data["trust_remote_code"]),
         options=options,
         overhead=overhead,
