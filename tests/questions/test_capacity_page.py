@@ -9,7 +9,9 @@ from planner.machine_file import machine_of
 from planner.questions.sweep import Grid, sweep
 from planner.report.sweep import render
 
-BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+BROWSER = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
