@@ -60,6 +60,7 @@ class Row:
     rounding: float
     as_read: str
     why: str
+    fitted: bool
 
     @property
     def is_total(self) -> bool:
@@ -161,6 +162,7 @@ def _rows(case: dict[str, Any]) -> Iterator[Row]:
             rounding=rounding,
             as_read=case.get("as_read", ""),
             why=figure.get("why", ""),
+            fitted=figure.get("fitted", False),
         )
 
 
