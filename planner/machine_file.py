@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES = 1 << 20
 ASSUMED_CORES = 8
+CORES_NOTE = f"{ASSUMED_CORES} CPU cores are assumed"
 _RATE = re.compile(r"\s*(\d{1,9}(?:\.\d{1,6})?)\s*([MGT])B/s\s*")
 _DECIMAL = {"M": 10**6, "G": 10**9, "T": 10**12}
 
@@ -111,12 +112,15 @@ def describe_machine(gpus: Sequence[str], ram: str | None, host: Host) -> Machin
     Raises:
         UsageError: an unknown GPU or a malformed size.
     """
-    described = (
-        host if ram is None else Host(total_bytes=parse_bytes(ram), free_bytes=parse_bytes(ram), n_cores=host.n_cores)
-    )
+    described = host if ram is None else _assumed_host(parse_bytes(ram))
     found = parse_gpus(gpus, host_bytes=described.total_bytes)
-    notes = ("host memory and cores are this computer's",) if ram is None else ()
+    notes = ("host memory and cores are this computer's",) if ram is None else (CORES_NOTE,)
     return Machine(gpus=found, host=described, simulated=True, notes=notes + _basis_notes(found))
+
+
+def _assumed_host(n_bytes: int) -> Host:
+    """Return a host of which only the memory is known, so that an answer is the same wherever it is asked."""
+    return Host(total_bytes=n_bytes, free_bytes=n_bytes, n_cores=ASSUMED_CORES)
 
 
 def machine_yaml(machine: Machine) -> str:
@@ -215,7 +219,7 @@ def _capability(value: str | float | None, where: str) -> tuple[int, int] | None
 def _assumptions(gpus: tuple[Gpu, ...], raw: _Machine) -> tuple[str, ...]:
     full = any(one.free is None for one in raw.gpus)
     notes = ("the GPUs are assumed to be empty: free is all of their memory",) if full else ()
-    cores = () if raw.cores else (f"{ASSUMED_CORES} CPU cores are assumed",)
+    cores = () if raw.cores else (CORES_NOTE,)
     return notes + cores + _basis_notes(gpus)
 
 
