@@ -5,6 +5,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from planner import estimate
 from planner.deployment.command_line import read_command_line
 from planner.deployment.documents import read_deployments
 from planner.errors import SourceError, UsageError
@@ -206,3 +207,16 @@ def test_json_holds_the_answers(some_checks):
         "does_not_fit",
         "will_not_load",
     ]
+
+
+@pytest.mark.parametrize(
+    ("backend", "version", "verdict"),
+    [("turbomind", None, "will_not_load"), ("auto", None, "unknown"), ("turbomind", "0.13.0", "fits")],
+)
+def test_an_engine_part_named_by_the_user_is_judged_by_itself(backend, version, verdict):
+    """MiniCPM-Llama3-V-2.5 left TurboMind after 0.13; whether the PyTorch engine loads it is not established."""
+    words = {"model": "minicpm-llama3-v-2.5", "engine": "lmdeploy", "settings": {"backend": backend, "tp": 2}}
+    machine = {"gpus": [{"total": "80GiB"}, {"total": "80GiB"}], "ram": "64GiB"}
+    found = estimate({**words, "machine": machine} | ({"engine_version": version} if version else {}))
+    assert found["verdict"] == verdict
+    assert verdict != "will_not_load" or any("TurboMind" in reason for reason in found["reasons"])

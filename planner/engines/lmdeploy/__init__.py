@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from planner.budget import Budget
@@ -37,8 +38,11 @@ def lmdeploy_engine(
     options = options_table(options_data)
     rules = lmdeploy_rules(rules_data, options, overhead)
 
+    def loaded_by(word: str, model: Model) -> Support:
+        return loads(tables, word, family=model.family, architecture_class=model.architecture_class, version=at)
+
     def supported(model: Model) -> Support:
-        return loads(tables, "lmdeploy", family=model.family, architecture_class=model.architecture_class, version=at)
+        return loaded_by("lmdeploy", model)
 
     def backend(model: Model, settings: LmdeploySettings) -> str:
         if settings.backend != "auto":
@@ -49,7 +53,8 @@ def lmdeploy_engine(
         return Release(backend=backend(model, settings), version=at, options=options, rules=rules)
 
     def planned(model: Model, workload: Workload, machine: Machine, settings: LmdeploySettings) -> Budget:
-        return budget(model, workload, machine, settings, at, backend(model, settings), rules)
+        found = budget(model, workload, machine, settings, at, backend(model, settings), rules)
+        return _with_support(found, settings.backend, loaded_by(f"lmdeploy-{settings.backend}", model))
 
     def emitted(model: Model, workload: Workload, machine: Machine, settings: LmdeploySettings) -> Emitted:  # noqa: ARG001 - the protocol's
         return emit(model, workload, settings, release(model, settings))
@@ -66,3 +71,10 @@ def lmdeploy_engine(
         emit=emitted,
         facts={"container": boxed},
     )
+
+
+def _with_support(found: Budget, backend: str, own: Support) -> Budget:
+    """Return the budget refused where the user named a backend that does not load the model."""
+    if backend == "auto" or own.verdict != "unsupported":
+        return found
+    return replace(found, refusals=(f"backend {backend}: {own.reason}", *found.refusals))
