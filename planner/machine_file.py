@@ -101,21 +101,20 @@ def read_machine(path: Path | str) -> Machine:
     return machine_of(parse_foreign_yaml(text, str(path)), str(path))
 
 
-def describe_machine(gpus: Sequence[str], ram: str | None, host: Host) -> Machine:
-    """Return the machine that ``--gpu`` words and ``--ram`` describe, marked as simulated.
+def describe_machine(gpus: Sequence[str], host: str | Host) -> Machine:
+    """Return the machine that ``--gpu`` and ``--ram`` describe, marked as simulated.
 
     Args:
         gpus: words like ``RTX 3090:2`` or ``24GiB``; none for a box without GPUs.
-        ram: the host's memory; None keeps that of ``host``.
-        host: this computer's, for what is not described.
+        host: the host's memory, like ``32GiB``, or this computer's host where that is not described.
 
     Raises:
         UsageError: an unknown GPU or a malformed size.
     """
-    described = host if ram is None else _assumed_host(parse_bytes(ram))
+    described = host if isinstance(host, Host) else _assumed_host(parse_bytes(host))
     found = parse_gpus(gpus, host_bytes=described.total_bytes)
-    notes = ("host memory and cores are this computer's",) if ram is None else (CORES_NOTE,)
-    return Machine(gpus=found, host=described, simulated=True, notes=notes + _basis_notes(found))
+    note = "host memory and cores are this computer's" if host is described else CORES_NOTE
+    return Machine(gpus=found, host=described, simulated=True, notes=(note, *_basis_notes(found)))
 
 
 def _assumed_host(n_bytes: int) -> Host:

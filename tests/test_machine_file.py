@@ -185,10 +185,11 @@ def test_a_missing_box_file_says_so(tmp_path) -> None:
 
 def test_command_line_words_describe_a_machine() -> None:
     """``--gpu`` and ``--ram`` replace what they name; the rest is this computer's, and a note says so."""
-    machine = describe_machine(["RTX 3090:2"], "32GiB", HOST)
+    machine = describe_machine(["RTX 3090:2"], "32GiB")
     assert (len(machine.gpus), machine.host.total_bytes, machine.simulated) == (2, 32 * GIB, True)
-    kept = describe_machine([], None, HOST)
+    assert (machine.host.n_cores, machine.notes) == (8, ("8 CPU cores are assumed",))
+    kept = describe_machine([], HOST)
     assert kept.host == HOST
     assert any("this computer" in note for note in kept.notes)
-    shared = describe_machine(["Apple M4 Pro"], "48GiB", HOST)
+    shared = describe_machine(["Apple M4 Pro"], "48GiB")
     assert shared.gpus[0].total_bytes == 36 * GIB

@@ -25,6 +25,9 @@ _COMMANDS = {
 }
 
 
+OBJECTS_BETWEEN_COLLECTIONS = 100_000  # little of what a command makes ever forms a cycle; by default 700
+
+
 class _Commands(click.Group):
     """A group that knows its commands by name and imports only the one that runs."""
 
@@ -60,6 +63,8 @@ def app() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code; an error is one line on stderr."""
+    if arguments is None:
+        gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS, 50, 50)
     try:
         code = app.main(arguments, prog_name="vlplan", standalone_mode=False)
     except click.exceptions.Abort:

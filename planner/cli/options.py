@@ -13,7 +13,7 @@ from planner.errors import UsageError
 
 if TYPE_CHECKING:
     from planner.advice import Plan
-    from planner.machine import Machine
+    from planner.machine import Host, Machine
     from planner.questions.manifest import Form
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -187,11 +187,16 @@ def chosen_machine(machine_file: str | None, gpus: tuple[str, ...], ram: str | N
 
         return read_machine(machine_file)
     if gpus or ram:
-        from planner.detect import detect_host  # noqa: PLC0415 - only when described
-        from planner.machine_file import describe_machine  # noqa: PLC0415
+        from planner.machine_file import describe_machine  # noqa: PLC0415 - only when described
 
-        return describe_machine(gpus, ram, detect_host())
+        return describe_machine(gpus, ram or _this_host())
     return None
+
+
+def _this_host() -> Host:
+    from planner.detect import detect_host  # noqa: PLC0415 - psutil only without --ram
+
+    return detect_host()
 
 
 @lru_cache(maxsize=1)

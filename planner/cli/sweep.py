@@ -62,13 +62,11 @@ def command(models: tuple[str, ...], *, output: str, path: str | None, **given: 
 
 
 def _machines(gpus: tuple[str, ...], ram: str | None) -> tuple[tuple[str, Machine], ...]:
-    from planner.detect import detect_host  # noqa: PLC0415 - help needs none of this
-    from planner.machine_file import describe_machine  # noqa: PLC0415
+    from planner.machine_file import describe_machine  # noqa: PLC0415 - help needs none of this
 
     if not gpus:
         return (("this machine", this_machine()),)
-    host = detect_host()
-    return tuple((word, describe_machine([word], ram or "64GiB", host)) for word in gpus)
+    return tuple((word, describe_machine([word], ram or "64GiB")) for word in gpus)
 
 
 def _cells(grid: Grid) -> list[Cell]:

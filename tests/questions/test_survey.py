@@ -4,7 +4,6 @@ import pytest
 
 from planner.catalog import list_profiles, load_model
 from planner.catalog.engines import load_engine
-from planner.detect import detect_host
 from planner.engines.llama_cpp.settings import LlamaCppSettings
 from planner.errors import UsageError
 from planner.machine_file import describe_machine
@@ -19,7 +18,7 @@ from planner.workload import ImageSize, Workload
 )
 def test_nothing_that_fits_is_left_out_and_nothing_named_is_too_large(gpus, images):
     """Against the exact budget of every small model in every file type that the survey may offer."""
-    machine = describe_machine(tuple(gpus), "6GiB", detect_host())
+    machine = describe_machine(tuple(gpus), "6GiB")
     workload = Workload(context_tokens=4096, images=images)
     named = {fitting.model: fitting.quantization for fitting in survey(machine, workload)}
     engine = load_engine("llama.cpp")
@@ -44,7 +43,7 @@ def test_nothing_that_fits_is_left_out_and_nothing_named_is_too_large(gpus, imag
 
 def test_a_model_whose_images_need_more_context_gets_more():
     """With a given context it is left out; without one the context grows in steps of 1024."""
-    machine = describe_machine(("24GiB",), "32GiB", detect_host())
+    machine = describe_machine(("24GiB",), "32GiB")
     workload = Workload(context_tokens=4096, images=(ImageSize(width=3200, height=2400),))
     fixed = {fitting.model for fitting in survey(machine, workload)}
     grown = {fitting.model: fitting for fitting in survey(machine, workload, grow=True)}
