@@ -150,11 +150,18 @@ def find_entry(name: str, *, total_bytes: int | None = None) -> GpuEntry:
     Raises:
         UsageError: no such card; the message names the nearest ones.
     """
-    found = _named(name)
-    if not found:
+    entry = known_entry(name, total_bytes=total_bytes)
+    if entry is None:
         raise _unknown(name)
+    return entry
+
+
+def known_entry(name: str, *, total_bytes: int | None = None) -> GpuEntry | None:
+    """Return the card called ``name`` as ``find_entry`` does, None where there is no such card."""
     return min(
-        found, key=lambda entry: (_distance(entry, name, total_bytes), entry.bandwidth_bytes_per_s, entry.n_units)
+        _named(name),
+        key=lambda entry: (_distance(entry, name, total_bytes), entry.bandwidth_bytes_per_s, entry.n_units),
+        default=None,
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from planner.catalog.foreign import parse_foreign_yaml
 from planner.errors import SourceError, UsageError
-from planner.gpu_catalog import MAX_GPUS, find_entry, parse_gpus, sized_gpu
+from planner.gpu_catalog import MAX_GPUS, GpuEntry, known_entry, parse_gpus, sized_gpu
 from planner.machine import Backend, Gpu, Host, Machine
 from planner.strict import Between, read_record
 from planner.units import GIB, KIB, MIB, format_bytes, parse_bytes
@@ -232,12 +232,9 @@ def _basis_notes(gpus: tuple[Gpu, ...]) -> tuple[str, ...]:
     )
 
 
-def _entry(gpu: Gpu) -> Any:  # noqa: ANN401 - GpuEntry or None
-    try:
-        entry = find_entry(gpu.name)
-    except UsageError:
-        return None
-    return entry if entry.total_bytes == gpu.total_bytes else None
+def _entry(gpu: Gpu) -> GpuEntry | None:
+    entry = known_entry(gpu.name)
+    return entry if entry is not None and entry.total_bytes == gpu.total_bytes else None
 
 
 def _written_gpu(gpu: Gpu) -> dict[str, Any]:
