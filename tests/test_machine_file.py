@@ -124,23 +124,28 @@ def test_no_mapping_crashes_the_reader(mapping: dict[str, object]) -> None:
 
 
 SIZES = st.integers(min_value=1, max_value=1 << 45)
+PER_MILLION = st.integers(930_000, 1_010_000)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
-    st.lists(st.tuples(st.sampled_from(gpu_entries()), SIZES, st.integers(0, 100), st.booleans()), max_size=4),
+    st.lists(st.tuples(st.sampled_from(gpu_entries()), PER_MILLION, st.integers(0, 100), st.booleans()), max_size=4),
     SIZES,
     st.integers(0, 100),
 )
 def test_a_saved_machine_loads_back_equal(rows, ram: int, free_percent: int) -> None:
-    """Whatever was detected or described is the same after saving and loading, but for being simulated."""
+    """Whatever was detected or described is the same after saving and loading, but for being simulated.
+
+    A driver reports 93 to 101 % of what is printed on the box; the size tells cards of one name apart.
+    """
     gpus = tuple(
         replace(
             gpu_of(entry, total_bytes=total, free_bytes=total * percent // 100),
             uuid="GPU-1" if detected else None,
             name=f"{entry.aliases[0]}" if detected and entry.aliases else entry.name,
         )
-        for entry, total, percent, detected in rows
+        for entry, share, percent, detected in rows
+        for total in [(entry.memory_bytes or 64 * GIB) * share // 1_000_000]
     )
     host = replace(HOST, total_bytes=ram, free_bytes=ram * free_percent // 100)
     machine = Machine(gpus=gpus, host=host)
