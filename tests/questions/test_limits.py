@@ -1,5 +1,6 @@
 """The inverse questions on real budgets: what is said to fit fits, the next step does not."""
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from planner.advice import judge
 from planner.deployment import parse_images, parse_request
 from planner.machine_file import machine_of
-from planner.questions.limits import find_limits
+from planner.questions.limits import fails_of, find_limits
 
 BOXES = [
     {"gpus": [{"total": "8GiB"}], "ram": "32GiB"},
@@ -73,3 +74,38 @@ def test_text_models_have_no_image_limit():
     request = {"model": "llama-3.1-8b", "workload": {"context": 4096}}
     asked = parse_request(request, machine=machine_of(BOXES[0]), detect=None)
     assert {limit.dimension for limit in find_limits(asked)} == {"context", "sequences"}
+
+
+MODELS = ("qwen2.5-vl-7b", "llava-1.6-mistral-7b", "gemma-3-4b", "smolvlm2-2.2b", "internvl3-2b", "minicpm-v-4")
+
+
+def random_deployment(seed):
+    """Return a model on one to three unequal GPUs, with some context and an image."""
+    rng = random.Random(seed)
+    gpus = [{"total": rng.randrange(3 << 20, 24 << 20) << 10} for _ in range(rng.randrange(0, 4))]
+    request = {
+        "model": rng.choice(MODELS),
+        "quantization": rng.choice(["Q4_K_M", "Q8_0"]),
+        "workload": {
+            "context": rng.choice([4096, 8192, 16384]),
+            "images": [f"{rng.randrange(100, 2500)}x{rng.randrange(100, 2500)}"],
+        },
+    }
+    machine = {"gpus": gpus, "ram": rng.randrange(4 << 20, 64 << 20) << 10}
+    return parse_request(request, machine=machine_of(machine), detect=None)
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_limits_are_tight_on_random_boxes(block):
+    """On random boxes what is named passes and the next step is refused, by the same whole budget."""
+    n_named = 0
+    for seed in range(10 * block, 10 * block + 10):
+        asked = random_deployment(seed)
+        for limit in find_limits(asked):
+            fails = fails_of(asked)
+            if limit.value is not None:
+                n_named += 1
+                assert fails(with_value(asked, limit, limit.value).workload) is None, (seed, limit)
+            if limit.next_value is not None:
+                assert fails(with_value(asked, limit, limit.next_value).workload) is not None, (seed, limit)
+    assert n_named > 5
