@@ -13,6 +13,7 @@ from planner.cli.options import (
     json_option,
     machine_options,
     request_data,
+    show,
     this_machine,
     workload_options,
 )
@@ -42,6 +43,11 @@ def command(model: str, *, dimensions: tuple[str, ...], as_json: bool, **given: 
 
     machine = chosen_machine(given["machine_file"], given["gpus"], given["ram"])
     deployment = parse_request(request_data(model, **given), machine=machine, detect=this_machine)
+    if deployment.engine.loads(deployment.model).verdict == "unsupported":
+        from planner.advice import judge  # noqa: PLC0415 - only for a model that the engine does not load
+
+        parts = (deployment.engine, deployment.model, deployment.workload, deployment.machine, deployment.settings)
+        return show(judge(*parts), as_json=as_json)
     limits = find_limits(deployment, dimensions)
     if as_json:
         click.echo(json.dumps(limits_mapping(deployment, limits), indent=2))

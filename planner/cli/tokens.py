@@ -42,7 +42,7 @@ def command(  # noqa: PLR0913 - options
     from planner.deployment import parse_images  # noqa: PLC0415
     from planner.report.tokens import advice_mapping, advice_screen, ladder_mapping, ladder_screen  # noqa: PLC0415
     from planner.sources.opening import open_model  # noqa: PLC0415
-    from planner.vision import image_tokens  # noqa: PLC0415
+    from planner.vision import has_rule, image_tokens  # noqa: PLC0415
     from planner.vision.advice import advise, ladder  # noqa: PLC0415
 
     name = engine_name(engine or "llama.cpp")
@@ -50,7 +50,7 @@ def command(  # noqa: PLR0913 - options
     vision = found.vision
     if vision is None:
         raise UsageError(f"{found.name} takes no images")
-    if engine is None and "mtmd" not in vision.rules:
+    if engine is None and not has_rule(vision, name):
         name = "transformers"
     sizes = [*dict.fromkeys(parse_images(images)), *(_picture(path, name) for path in files)]
 

@@ -22,7 +22,7 @@ from planner.placement.objective import Prefer
 from planner.sources.opening import open_model
 from planner.strict import Between, read_record
 from planner.units import align
-from planner.vision import image_tokens
+from planner.vision import has_rule, image_tokens
 from planner.workload import ImageSize, Workload, parse_image_size
 
 MAX_TOKENS = 1 << 30
@@ -190,11 +190,12 @@ def _quantizations(model: Model, given: str | None) -> tuple[str | None, ...]:
 def _default_context(model: Model, workload: Workload, engine: str) -> int:
     """Return the context to plan for when none was asked: 8192 tokens, or more where images, prompt and answer need it.
 
-    Never more than the model was trained for.
+    Never more than the model was trained for. Where this engine has no rule for the images they are left out here: what
+    that means for the plan is said once the engine has been asked whether it loads the model.
     """
     trained = model.language.n_context_train or DEFAULT_CONTEXT_TOKENS
     needed = workload.prompt_tokens + workload.answer_tokens
-    if model.vision is not None and workload.images:
+    if model.vision is not None and has_rule(model.vision, engine):
         counted = [image_tokens(model.vision, image, engine) for image in workload.images]
         needed += sum(image.tokens + image.extra_tokens for image in counted)
     return min(trained, max(2 * DEFAULT_CONTEXT_TOKENS, align(needed, 1024)))

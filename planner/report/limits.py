@@ -35,7 +35,8 @@ def limits_mapping(deployment: Deployment, limits: Sequence[Limit]) -> dict[str,
 def limits_screen(deployment: Deployment, limits: Sequence[Limit]) -> str:
     """Return one line per question, and one for what fails next."""
     model = deployment.model
-    lines = [f"{model.name} {model.quantization or ''} on {deployment.engine.name} {deployment.engine.version}"]
+    name = " ".join(word for word in (model.name, model.quantization) if word)
+    lines = [f"{name} on {deployment.engine.name} {deployment.engine.version}"]
     if deployment.machine.simulated:
         lines.append("SIMULATED: described, not detected; a described GPU counts as empty.")
     return "\n".join([*lines, *(_lines(limit) for limit in limits)])

@@ -103,6 +103,11 @@ def image_tokens(  # noqa: PLR0913 - each is one flag of an engine
     return counted(image, ImageRule(rule=rule.rule, parameters=values), counting)
 
 
+def has_rule(vision: Vision, engine: str) -> bool:
+    """Whether it is known how ``engine`` turns this tower's images into tokens."""
+    return COUNTING.get(engine, "processor") in vision.rules
+
+
 def counted(image: ImageSize, rule: ImageRule, counting: Counting = "processor") -> ImageTokens:
     """Return what one image becomes under one rule, its parameters complete.
 

@@ -184,3 +184,20 @@ def test_a_setting_may_be_written_as_the_engine_writes_a_list():
     by_commas = run(*words, "--set", "tensor_split=3,1")
     assert by_commas == run(*words, "--set", "tensor_split=[3, 1]")
     assert json.loads(by_commas[1])["settings"]["tensor_split"] == [3, 1]
+
+
+@pytest.mark.parametrize("words", [("recommend",), ("limits",), ("estimate",)])
+@pytest.mark.parametrize("engine", ["llama.cpp", "ollama", "vllm", "lmdeploy"])
+def test_the_verdict_comes_before_any_question_about_images(words, engine):
+    """An engine that does not load the model says so, whatever is asked of its images; exit code 3."""
+    code, out, err = run(*words, "llama3.2-vision", "--engine", engine, "--image", "3200x2400", *BOX)
+    assert (code, err) == (3, "")
+    assert out.startswith("WILL NOT LOAD")
+    assert "Instead:" in out
+
+
+def test_the_first_trouble_without_an_engine_is_planned_on_one_that_loads_it():
+    """Nothing is refused because the first engine in the row has no rule for the pictures."""
+    code, out, _ = run("recommend", "llama3.2-vision", "--image", "3200x2400", *BOX)
+    assert code == 0
+    assert "6404 cross-attention tokens" in out
