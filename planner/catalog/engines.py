@@ -61,7 +61,14 @@ def load_engine(word: str, version: str | None = None) -> Engine:
     """
     if version is not None:
         parse_version(version)
-    return _FACTORIES[engine_name(word)](version)
+    name = engine_name(word)
+    return _guarded(_FACTORIES[name](version)) if name in _NEEDS_A_CAPABILITY else _FACTORIES[name](version)
+
+
+def _guarded(engine: Engine) -> Engine:
+    from planner.engines.capabilities import capability_rules, guarded  # noqa: PLC0415 - only engines that ask for one
+
+    return guarded(engine, capability_rules(load_data("engines/capabilities.yaml"), engine.name))
 
 
 def engine_version(word: str) -> str:
@@ -180,4 +187,5 @@ _FACTORIES: Mapping[str, Callable[[str | None], Engine]] = {
     "measured": _measured,
 }
 ENGINES = tuple(_FACTORIES)
+_NEEDS_A_CAPABILITY = frozenset({"transformers", "vllm", "lmdeploy"})
 COMPARED = tuple(name for name in ENGINES if name != "measured")  # in the order they are tried
