@@ -126,6 +126,7 @@ _STAGES = {
     "decode_tokens_per_s": ("one sequence", "tokens/s"),
     "all_streams_tokens_per_s": ("all sequences", "tokens/s"),
     "prefill_tokens_per_s": ("prompt", "tokens/s"),
+    "image_decode_s": ("image files", "s"),
     "encode_s": ("images", "s"),
     "first_token_s": ("first token", "s"),
     "load_s": ("load", "s"),

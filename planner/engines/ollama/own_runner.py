@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planner.budget import Basis, Budget, Component, DeviceBudget, Item, Part
+from planner.budget import Basis, Budget, Component, DeviceBudget, ImageTokens, Item, Part
 from planner.engines.ollama.settings import OllamaSettings, check_settings
 from planner.engines.span import Span, fixed, span_item
 from planner.machine import Gpu, Machine
 from planner.model import Attention, CrossAttention, Language, Model, Vision
 from planner.quantization import tensor_bytes
 from planner.units import MIB
+from planner.vision import has_rule, image_tokens
 from planner.workload import Workload
 
 SOURCE = "logs of Ollama 0.4 to 0.6 (ollama issues 9311, 8310, 7664)"
 BATCH = 512
+PROCESSOR = "transformers"  # the counting by a model's own processor
 VISION_GRAPH = Span(low=2700 * MIB, expected=2_991_943_844, high=2900 * MIB)  # 2853.34 MiB, allocated twice
 SET_ASIDE = 457 * MIB  # what the runner itself leaves for each device's context
 MANY_UNITS = 96  # devices with more multiprocessors have larger contexts than that
@@ -124,9 +126,17 @@ def own_runner_budget(model: Model, workload: Workload, machine: Machine, settin
     devices = [*_gpu_budgets(model, machine, parts, counts, n_layers), _host(machine, parts, placed, n_layers)]
     return Budget(
         devices=tuple(devices),
+        image_tokens=_images(model, workload),
         settings={"num_ctx": n_ctx, "num_gpu": placed, "num_batch": BATCH, "num_parallel": 1},
         notes=(f"{placed} of {n_layers + 1} layers on the GPU; figures of this runner are known from logs only",),
     )
+
+
+def _images(model: Model, workload: Workload) -> tuple[ImageTokens, ...]:
+    """Return what the images become: this runner cuts and resizes as the model's own processor does."""
+    if model.vision is None or not has_rule(model.vision, PROCESSOR):
+        return ()
+    return tuple(image_tokens(model.vision, image, PROCESSOR) for image in workload.images)
 
 
 def _room(gpu: Gpu, index: int, parts: Parts, graph: Span) -> int:
