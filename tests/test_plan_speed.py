@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 
+from planner import estimate
 from planner.catalog import load_model
 from planner.catalog.engines import load_engine
 from planner.catalog.tables import speed_table
@@ -151,3 +152,27 @@ def test_a_longer_context_is_slower() -> None:
         for n in (100, 7000)
     )
     assert long < short
+
+
+@pytest.mark.parametrize(
+    ("model", "engine", "settings", "image", "said", "not_said"),
+    [
+        ("qwen2.5-vl-7b", "llama.cpp", {"no_mmproj_offload": True}, "1344x672", "on a GPU helps most", "every size"),
+        ("qwen2.5-vl-7b", "llama.cpp", {}, "3200x2400", "smaller or fewer images help", "on a GPU"),
+        ("llama3.2-vision", "ollama", {}, "3200x2400", "the same for every size", "smaller"),
+    ],
+)
+def test_what_would_help_is_what_can_help(model, engine, settings, image, said, not_said):
+    """A dominant encoder: a GPU where it has none, smaller images where their size matters, nothing of that else."""
+    request = {
+        "model": model,
+        "engine": engine,
+        "settings": settings,
+        "workload": {"context": 16384, "images": [image]},
+        "machine": {"gpus": [{"name": "Tesla M40 24GB"}], "ram": "64GiB"},
+    }
+    found = estimate(request | ({"engine_version": "0.24"} if engine == "ollama" else {}))
+    (sentence,) = [reason for reason in found["reasons"] if reason.startswith("The first token waits")]
+    assert "encoding the images" in sentence
+    assert said in sentence
+    assert not_said not in sentence

@@ -63,12 +63,33 @@ def slow_reasons(plan: Plan, speed: PlanSpeed) -> list[str]:
     total = sum(stages.values())
     name, seconds = max(stages.items(), key=lambda stage: stage[1])
     if total >= 2 and seconds > DOMINANT * total:
-        found.append(f"The first token waits about {total:.1f} s, {seconds:.1f} s of it for {_WORDS.get(name, name)}.")
+        found.append(f"The first token waits about {total:.1f} s, {seconds:.1f} s of it for {_said(name, plan)}.")
     return found
 
 
-_WORDS = {
-    "image_decode": "decoding and resizing the images",
-    "encode": "encoding the images; smaller images or the encoder on a GPU help most",
-    "prefill": "processing the prompt; fewer image tokens, or more layers on a GPU, help most",
-}
+def _said(stage: str, plan: Plan) -> str:
+    """Return what the dominant stage is and what shortens it on this machine."""
+    images = plan.budget.image_tokens if plan.budget else ()
+    if stage == "image_decode":
+        return "decoding and resizing the images; smaller files help"
+    if stage == "encode":
+        if _on_host(plan, "vision"):
+            return "encoding the images on the CPU; the encoder on a GPU helps most, then smaller images"
+        fixed = any(image.cross_tokens for image in images)
+        helps = (
+            "its work is the same for every size, only a faster GPU helps" if fixed else "smaller or fewer images help"
+        )
+        return f"encoding the images; {helps}"
+    helps = "fewer image tokens help" if images else "a shorter prompt helps"
+    more = ", more layers on a GPU most" if _on_host(plan, "language") else ""
+    return f"processing the prompt; {helps}{more}"
+
+
+def _on_host(plan: Plan, part: str) -> bool:
+    """Whether layers (language) or the encoder (vision) are computed by the CPU."""
+    host = plan.budget.devices[-1] if plan.budget else None
+    if host is None:
+        return False
+    if part == "language":
+        return host.layers is not None
+    return any(item.part == part and item.component == "weights" and item.expected_bytes for item in host.items)
