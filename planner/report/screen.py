@@ -150,7 +150,7 @@ def _figure(value: float) -> str:
 
 
 def _alternatives(plan: Plan) -> str:
-    return "\n".join(["Alternatives", *(f"  {_alternative(other)}" for other in plan.alternatives)])
+    return "\n".join(["Alternatives", *dict.fromkeys(f"  {_alternative(other)}" for other in plan.alternatives)])
 
 
 def _alternative(plan: Plan) -> str:
