@@ -21,7 +21,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 LINK = re.compile(r"(?<!`)\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"(?ms)^```(?:sh|console|bash)\n(.*?)^```")
-FORBIDDEN = re.compile(r"/work/|/tmp/|/home/|/root/(?!\.)|file://|localhost:\d|artifactory|pypi-", re.IGNORECASE)
+FORBIDDEN = re.compile(r"/(?:tmp|home)/|/root/(?!\.)|file://|localhost:\d", re.IGNORECASE)
 CODE = [ROOT / "planner", DOCS]
 MAIN = "from planner.cli import main; main()"
 

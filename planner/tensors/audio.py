@@ -36,7 +36,7 @@ def audio_tensors(vision: Vision, n_embd_text: int) -> Entries:
             "projection_dim",
         )
     )
-    if vision.facts.get("audio.projector_type") != "gemma4a" or not n_heads:
+    if vision.facts.get("audio.tower") != "conformer" or not n_heads:
         return
     yield from _input(n_embd)
     yield from _output(n_embd, n_out, n_embd_text)
