@@ -138,7 +138,7 @@ def _speed(plan: Plan) -> str:
     single = plan.workload.sequences * plan.workload.batch == 1
     for key, (name, unit) in _STAGES.items():
         row = plan.speed.get(key)
-        if isinstance(row, dict) and not (single and key == "all_streams_tokens_per_s"):
+        if isinstance(row, dict) and row["high"] and not (single and key == "all_streams_tokens_per_s"):
             low, expected, high = (_figure(row[word]) for word in ("low", "expected", "high"))
             name = name if single or key != "prefill_tokens_per_s" else "prompt, each"  # noqa: PLW2901 - shown so
             lines.append(f"  {name:<13} {expected} {unit} ({low} to {high}), {row['bound_by']}  {row['basis']}")
