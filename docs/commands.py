@@ -11,6 +11,7 @@ import io
 import os
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,16 +26,28 @@ def run(command: str) -> tuple[str, int]:
     words = shlex.split(command)
     if words[:1] != ["vlplan"]:
         raise ValueError(f"documents run vlplan only, not {command!r}")
-    output = io.StringIO()
-    os.environ.update(COLUMNS="80", XDG_CONFIG_HOME=NOWHERE, XDG_DATA_HOME=NOWHERE)  # nothing of this computer's own
-    os.environ.pop("VLPLAN_PROFILES", None)
-    with contextlib.chdir(ROOT), contextlib.redirect_stdout(output), contextlib.redirect_stderr(io.StringIO()):
+    output, quiet = io.StringIO(), io.StringIO()
+    with _nothing_of_this_computer(), contextlib.redirect_stdout(output), contextlib.redirect_stderr(quiet):
         try:
             main(words[1:])
             code = 0
         except SystemExit as stop:
             code = int(stop.code or 0)
     return output.getvalue(), code
+
+
+@contextlib.contextmanager
+def _nothing_of_this_computer() -> Iterator[None]:
+    """Run in the repository with 80 columns and without this computer's own profiles and calibration."""
+    before = dict(os.environ)
+    os.environ.update(COLUMNS="80", XDG_CONFIG_HOME=NOWHERE, XDG_DATA_HOME=NOWHERE)
+    os.environ.pop("VLPLAN_PROFILES", None)
+    try:
+        with contextlib.chdir(ROOT):
+            yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def show(command: str, *, lines: int | None = None) -> None:
