@@ -133,7 +133,7 @@ def own_runner_budget(model: Model, workload: Workload, machine: Machine, settin
 
 
 def _images(model: Model, workload: Workload) -> tuple[ImageTokens, ...]:
-    """Return what the images become: this runner cuts and resizes as the model's own processor does."""
+    """Return what the images become, assuming that this runner cuts and resizes as the model's own processor does."""
     if model.vision is None or not has_rule(model.vision, PROCESSOR):
         return ()
     return tuple(image_tokens(model.vision, image, PROCESSOR) for image in workload.images)

@@ -62,7 +62,6 @@ class ClassForm:
     adapter_width: int = 0
     buffer_bytes: int = 0
     buffer_scalars: int = 0  # buffers of one element in the model's dtype
-    rope_buffers: int = 2  # copies of the rotary frequencies
     fp32_routers: int = 0  # routers of each expert layer kept in 32 bit
     tower_head_buffers: int = 0
 

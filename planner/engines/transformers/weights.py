@@ -164,7 +164,7 @@ def buffer_bytes(model: Model, settings: TransformersSettings, form: ClassForm) 
     """Return the buffers that are loaded with the weights: rotary frequencies, position numbers, scales."""
     dim = max((heads_of(layer)[2] for layer in model.language.layers), default=0)
     head = model.vision.n_embd // max(1, model.vision.n_heads) if model.vision else 0
-    rotary = form.rope_buffers * 2 * dim // form.rope_divisor
+    rotary = 4 * dim // form.rope_divisor
     scalars = form.buffer_scalars * settings.element_bytes
     return rotary + form.tower_head_buffers * head + form.buffer_bytes + scalars
 
