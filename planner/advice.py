@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 
 from planner.budget import Budget, DeviceBudget, ImageTokens, Verdict
 from planner.engines.engine import Emitted, Engine, Support
 from planner.engines.llama_cpp.settings import LlamaCppSettings
+from planner.frozen import dataclass
 from planner.machine import Machine
 from planner.model import Model
 from planner.placement.changes import Asked, smallest_change

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
+
+from planner.frozen import dataclass
 
 Basis = Literal["exact", "modelled", "measured", "assumed"]
 Component = Literal["weights", "kv_cache", "compute", "overhead"]

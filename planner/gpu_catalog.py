@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from planner.catalog.data import load_data, parse_yaml, profiles_folder, read_text
 from planner.errors import UsageError
+from planner.frozen import dataclass
 from planner.machine import Backend, Gpu
 from planner.units import format_bytes, parse_bytes
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from planner.catalog.foreign import parse_foreign_yaml
 from planner.errors import SourceError, UsageError
+from planner.frozen import dataclass
 from planner.gpu_catalog import MAX_GPUS, GpuEntry, known_entry, parse_gpus, sized_gpu
 from planner.machine import Backend, Gpu, Host, Machine
 from planner.strict import Between, read_record

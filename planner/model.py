@@ -7,8 +7,10 @@ Widths are numbers of elements; shapes list the fastest dimension first, as ggml
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
+
+from planner.frozen import dataclass
 
 Number = int | float | str | bool | tuple[int, ...] | None
 

@@ -6,10 +6,10 @@ the unquantised types ``convert_hf_to_gguf.py``. Only file types that need no im
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from planner.frozen import dataclass
 from planner.model import Attention, GatedDeltaNet, LatentAttention, MoeFfn, Tensor
 from planner.quantization import FORMATS
 from planner.quantization.file_types import DEFAULT_FORMATS, known_file_type

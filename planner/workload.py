@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from planner.errors import UsageError
+from planner.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from planner.catalog.foreign import parse_foreign_yaml
 from planner.errors import SourceError
+from planner.frozen import dataclass
 from planner.memory.overhead import NOTHING, ByteRange, MeasuredContext, Overhead, OverheadTable, overhead_bytes
 from planner.units import format_bytes
 

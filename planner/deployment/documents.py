@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from planner.catalog.foreign import parse_foreign_yaml
 from planner.deployment.command_line import Line, read_command_line
 from planner.errors import SourceError, UsageError
+from planner.frozen import dataclass
 
 MAX_FILE_BYTES = 4 << 20
 _WORKLOADS = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob", "Pod"})

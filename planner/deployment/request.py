@@ -7,7 +7,7 @@ refused, and every message says which key, its value and what is allowed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Annotated, Any
 
 from planner.advice import Question
@@ -15,6 +15,7 @@ from planner.catalog.engines import load_engine
 from planner.catalog.quality import quality_table
 from planner.engines.engine import Engine
 from planner.errors import UsageError
+from planner.frozen import dataclass
 from planner.machine import Machine
 from planner.machine_file import machine_of
 from planner.model import Model

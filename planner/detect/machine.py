@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from planner.detect import host as host_files
 from planner.detect.apple import apple_gpus, run_sysctl
 from planner.detect.found import Found
+from planner.frozen import dataclass
 from planner.machine import Host, Machine
 
 if TYPE_CHECKING:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from planner.detect.found import Found, attempt, reason
 from planner.detect.visible import chosen_devices
+from planner.frozen import dataclass
 from planner.gpu_catalog import enrich
 from planner.machine import Gpu
 from planner.units import format_bytes

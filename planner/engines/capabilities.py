@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from planner.budget import Budget
 from planner.engines.engine import Engine
 from planner.engines.versions import parse_version
+from planner.frozen import dataclass
 from planner.machine import Gpu, Machine
 from planner.model import Model
 from planner.workload import Workload

@@ -6,8 +6,8 @@ Scalars are JSON strings, which YAML reads as they stand.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
+from planner.frozen import dataclass
 from planner.units import GIB
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from planner.budget import Budget
+from planner.frozen import dataclass
 from planner.machine import Machine
 from planner.model import Model
 from planner.workload import Workload

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from planner.errors import UsageError
+from planner.frozen import dataclass
 from planner.model import Model, Vision
 from planner.vision import image_tokens
 from planner.workload import ImageSize

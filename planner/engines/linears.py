@@ -6,9 +6,10 @@ files; SGLang 0.5.23 and LMDeploy 0.13/0.18 use the same cut.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, assert_never
 
+from planner.frozen import dataclass
 from planner.model import (
     Attention,
     CrossAttention,

@@ -7,7 +7,7 @@ least-squares fit within it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import Literal
 
@@ -16,6 +16,7 @@ from planner.engines.engine import Emitted, Engine, Support
 from planner.engines.least_bounds import Row, Vector, bounds, corners, least_squares
 from planner.engines.span import Span, span_item
 from planner.errors import UsageError
+from planner.frozen import dataclass
 from planner.machine import Gpu, Machine
 from planner.model import Measurement, Model
 from planner.units import MIB, format_bytes

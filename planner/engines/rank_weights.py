@@ -5,11 +5,11 @@ Source: vLLM 0.10.2 and 0.33.0, ``model_executor/layers`` and model files; again
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
 
 from planner.engines.linears import LayerParts, Linear, layer_parts
 from planner.engines.weight_formats import UNQUANTIZED, linear_bytes
+from planner.frozen import dataclass
 from planner.model import Attention, Language, LatentAttention, Layer, Model, Vision
 
 VOCAB_PAD = 64

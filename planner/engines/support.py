@@ -7,11 +7,12 @@ which rows are meant, what they say of a version, and what else would load the m
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Literal
 
 from planner.engines.engine import Support
 from planner.engines.versions import Version, parse_version
+from planner.frozen import dataclass
 
 Verdict = Literal["supported", "unsupported", "remote_code", "unknown"]
 

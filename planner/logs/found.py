@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from fractions import Fraction
 from typing import Literal
 
+from planner.frozen import dataclass
 from planner.units import GIB, KIB, MIB
 
 Kind = Literal["llama.cpp", "ollama", "vllm", "nvidia-smi", "torch"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from planner.frozen import dataclass
 from planner.logs.found import Figure, LoggedDevice, printed
 from planner.units import MIB
 

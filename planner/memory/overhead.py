@@ -6,8 +6,9 @@ sources stand in ``profiles/engines/overhead.yaml``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from planner.frozen import dataclass
 
 if TYPE_CHECKING:
     from planner.budget import Basis

@@ -7,10 +7,11 @@ mild to strong; if none is enough alone, changes are added up in the same order 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from planner.budget import Budget
 from planner.engines.llama_cpp.settings import LlamaCppSettings
+from planner.frozen import dataclass
 from planner.machine import Machine
 from planner.model import Model
 from planner.placement.llama_cpp import Placed, place

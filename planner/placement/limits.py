@@ -6,9 +6,10 @@ Every answer is tight: the value fits, the next step up was computed and does no
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
+from planner.frozen import dataclass
 from planner.workload import ImageSize, Workload
 
 Dimension = Literal["image", "square", "images", "context", "sequences", "batch"]

@@ -8,19 +8,20 @@ plan it returns was confirmed by the whole budget.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from planner.budget import Budget, DeviceBudget
 from planner.engines.llama_cpp.kv_cache import CacheSettings, layer_cache_bytes, widest_value_row
 from planner.engines.llama_cpp.layout import HOST, Layout, layer_of, n_slots, place_weights
-from planner.engines.llama_cpp.remembered import remembered
 from planner.engines.llama_cpp.settings import LlamaCppSettings, resolve
 from planner.engines.llama_cpp.weights import weight_bytes
+from planner.frozen import dataclass
 from planner.machine import Machine
 from planner.model import Language, Model, MoeFfn
 from planner.placement.fill import fill, spread
 from planner.placement.objective import GPU_BANDWIDTH
 from planner.placement.offload import Search, Trial
+from planner.remembered import remembered
 from planner.workload import Workload
 
 BudgetOf = Callable[[LlamaCppSettings], Budget]

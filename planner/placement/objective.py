@@ -20,14 +20,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from planner.budget import Budget, DeviceBudget
-from planner.engines.llama_cpp.remembered import remembered
+from planner.frozen import dataclass
 from planner.machine import Machine
 from planner.model import Language, Model, MoeFfn
 from planner.quantization import tensor_bytes
+from planner.remembered import remembered
 
 Prefer = Literal["balanced", "quality", "speed", "context", "headroom"]
 READING_TOKENS_PER_S = 10.0

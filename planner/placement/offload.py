@@ -9,9 +9,10 @@ buffers, so no plan is passed over. The search ends when no untried split could 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import combinations
 
+from planner.frozen import dataclass
 from planner.placement.fill import most_places, spread
 
 MAX_TRIALS = 24

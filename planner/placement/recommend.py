@@ -8,10 +8,11 @@ possible score; a confirmed plan that beats the best case of all that remain end
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from planner.budget import Budget
 from planner.engines.llama_cpp.settings import LlamaCppSettings
+from planner.frozen import dataclass
 from planner.machine import Machine
 from planner.model import Model
 from planner.placement.llama_cpp import Placed, place, place_costs

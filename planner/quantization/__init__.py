@@ -6,9 +6,8 @@ definitions for those of safetensors. A test compares every GGUF row with the ``
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from planner.errors import UsageError
+from planner.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from planner.advice import Plan, judge, repaired
 from planner.deployment.command_line import Line
 from planner.deployment.request import Deployment, parse_request
+from planner.frozen import dataclass
 from planner.machine import Machine
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from planner.advice import Plan
 from planner.engines.engine import DevicePeak, Engine
 from planner.engines.llama_cpp.settings import LlamaCppSettings
+from planner.frozen import dataclass
 from planner.quantization import FORMATS
 
 SHOWN_TENSORS = 6

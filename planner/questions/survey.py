@@ -7,7 +7,7 @@ exact budget is asked where the bound does not fit and weights and cache alone w
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from planner.catalog import list_profiles, load_model
 from planner.catalog.engines import llama_cpp_data, load_engine
@@ -23,6 +23,7 @@ from planner.engines.llama_cpp.settings import LlamaCppSettings
 from planner.engines.llama_cpp.traits import GraphTraits
 from planner.engines.llama_cpp.weights import weights_bytes
 from planner.errors import UsageError
+from planner.frozen import dataclass
 from planner.machine import Machine
 from planner.model import Model
 from planner.units import align

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -11,6 +10,7 @@ from planner.advice import context_shortage, recommend_placement
 from planner.budget import Budget
 from planner.deployment.request import Deployment, parse_request
 from planner.errors import UsageError
+from planner.frozen import dataclass
 from planner.machine import Machine
 from planner.units import format_bytes
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from planner.advice import Plan, judge
 from planner.budget import Budget, DeviceBudget, Item
 from planner.catalog.calibration import Calibration
 from planner.deployment.request import Deployment
+from planner.frozen import dataclass
 from planner.logs.found import Figure, Log
 from planner.units import format_bytes
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+
+from planner.frozen import dataclass
 
 DEFAULT_TIMEOUT_S = 30.0
 

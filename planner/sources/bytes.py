@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from planner.errors import SourceError
+from planner.frozen import dataclass
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,12 +9,12 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from planner.errors import SourceError
+from planner.frozen import dataclass
 from planner.sources.json_text import Fields, parse_object
 from planner.sources.network import Network, fetch_small
 from planner.sources.remote import RemoteBytes

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, assert_never
 
+from planner.frozen import dataclass
 from planner.model import (
     Attention,
     CrossAttention,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from planner.errors import SourceError
+from planner.frozen import dataclass
 from planner.units import MIB
 
 if TYPE_CHECKING:

@@ -9,11 +9,12 @@ import json
 import queue
 import re
 import threading
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar, cast
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from planner.errors import SourceError
+from planner.frozen import dataclass
 from planner.sources.access import DEFAULT_TIMEOUT_S
 
 if TYPE_CHECKING:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from planner.errors import SourceError
+from planner.frozen import dataclass
 from planner.sources.bytes import FileBytes, open_file, read_whole
 from planner.sources.json_text import Fields, parse_object
 from planner.sources.network import Network, fetch_small, request

@@ -7,10 +7,11 @@ Layout (safetensors 0.4 format description): eight bytes little-endian header le
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
 
 from planner.errors import SourceError
+from planner.frozen import dataclass
 from planner.model import Tensor
 from planner.quantization import tensor_bytes
 from planner.sources.json_text import Fields, parse_object

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from planner.frozen import dataclass
 from planner.model import Attention, GatedDeltaNet, LatentAttention, Mamba, MoeFfn, Tensor
 from planner.quantization import FORMATS, tensor_bytes
+from planner.remembered import remembered
 from planner.tensors import language_tensors, vision_tensors
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def stored(tensors: Iterable[Tensor]) -> Stored:
     return total
 
 
+@remembered
 def language_cost(language: Language) -> LanguageCost:
     """Return the costs of ``language`` by its tensors; a tied embedding is the output as well.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from planner.frozen import dataclass
 from planner.speed.stage import StageTime, in_sequence, stage
 from planner.speed.table import engine_factors, spread_of
 

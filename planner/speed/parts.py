@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from planner.frozen import dataclass
+from planner.remembered import remembered
 from planner.speed.costs import Stored
 from planner.speed.table import gpu_device, host_device
 
@@ -85,10 +87,22 @@ def _plain(cost: LanguageCost, machine: Machine, device: DeviceBudget, table: Sp
         device=host_device(machine.host, table) if gpu is None else gpu_device(gpu, table),
         gpu=gpu,
         layers=layers,
-        held=sum((cost.layers[index].dense + cost.layers[index].experts for index in layers), output),
-        used=sum((cost.layers[index].dense + cost.layers[index].used for index in layers), output),
+        held=output + held_by(cost, span),
+        used=output + used_by(cost, span),
         output=output,
     )
+
+
+@remembered
+def held_by(cost: LanguageCost, span: range) -> Stored:
+    """Return the weights of some layers, all experts included."""
+    return sum((layer.dense + layer.experts for layer in cost.layers[span.start : span.stop]), Stored())
+
+
+@remembered
+def used_by(cost: LanguageCost, span: range) -> Stored:
+    """Return the weights of some layers that one token passes through."""
+    return sum((layer.dense + layer.used for layer in cost.layers[span.start : span.stop]), Stored())
 
 
 def _with_moved_experts(cost: LanguageCost, machine: Machine, budget: Budget, table: SpeedTable) -> list[Part]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from planner.frozen import dataclass
 from planner.model import MoeFfn
 from planner.speed.costs import (
     attention_width,

@@ -5,9 +5,9 @@ No published figure tells engines apart in this stage yet, so that none is asked
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from planner.frozen import dataclass
 from planner.speed.stage import StageTime, in_sequence, stage
 from planner.speed.table import spread_of
 

@@ -5,9 +5,9 @@ Source: llama.cpp 0.5.0-dev, ``tools/mtmd/clip.cpp`` and the converter; compared
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from planner.frozen import dataclass
 from planner.model import Tensor
 from planner.tensors.audio import audio_tensors
 from planner.tensors.projectors import PROJECTORS, Entries, bias, matrix, norm

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from planner.budget import ImageTokens
 from planner.errors import UsageError
+from planner.frozen import dataclass
 from planner.workload import ImageSize, parse_image_size
 
 Count = Callable[[ImageSize], ImageTokens]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from planner.errors import UsageError
+from planner.frozen import dataclass
 from planner.vision.parameters import Parameters
 from planner.workload import ImageSize
 

@@ -16,7 +16,6 @@ def schedule(sizes, steps, *, leafs=(), in_place=(), roots=None, **flags):
     return Schedule(
         n_bytes=list(sizes),
         roots=roots or [-1] * n,
-        external=[False] * n,
         layouts=list(sizes),
         in_place=[t in in_place for t in range(n)],
         leafs=list(leafs),

@@ -12,7 +12,7 @@ import pytest
 from llamacpp_rows import Case, fresh_cases, measured_case, table, traits
 
 from planner.engines.llama_cpp.bound import bound_bytes
-from planner.engines.llama_cpp.compute import _simulated, compute_buffers, output_buffer_bytes
+from planner.engines.llama_cpp.compute import _buffers, _scheduled, compute_buffers, output_buffer_bytes
 from planner.engines.llama_cpp.flash_attention import mixer_supported
 from planner.engines.llama_cpp.language_graph import language_graph
 from planner.engines.llama_cpp.schedule import arenas
@@ -101,7 +101,8 @@ def test_shortened_simulations_equal_full_depth():
     for case in some_cases(60):
         request = case.request()
         runs = find_runs(layer_signatures(request))
-        short = _simulated(request, runs, explain=False) if runs else None
+        ready = _scheduled(request, runs) if runs else None
+        short = _buffers(ready, runs, explain=False) if ready else None
         if short is None:
             continue
         n_shortened += len(kept_layers(request.language.n_layers, runs)) < request.language.n_layers

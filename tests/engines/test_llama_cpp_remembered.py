@@ -9,11 +9,12 @@ import pytest
 from planner.catalog.engines import llama_cpp_data
 from planner.catalog.models import load_model
 from planner.engines.llama_cpp import compute
-from planner.engines.llama_cpp.remembered import SIZE, key_of, remembered
+from planner.engines.llama_cpp.remembered import key_of
 from planner.engines.llama_cpp.run import graph_request, resolve_run
 from planner.engines.llama_cpp.settings import LlamaCppSettings
 from planner.gpu_catalog import find_gpu
 from planner.machine import Host, Machine
+from planner.remembered import SIZE, remembered
 from planner.units import GIB
 from planner.workload import Workload
 

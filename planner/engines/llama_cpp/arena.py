@@ -7,7 +7,9 @@ list of steps, each with its operands. The result is the size of each arena, to 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from planner.frozen import dataclass
 
 _ENDLESS = 1 << 62
 NOT_OWNED = -1
@@ -71,16 +73,15 @@ class Arena:
 class Schedule:
     """What the allocator sees: tensors by number, and the steps that make and read them.
 
-    ``roots``: number of the tensor a view looks into, -1 for a tensor of its own. ``external``: memory exists elsewhere
-    (weights, caches). ``layouts``: equal for tensors of the same type, shape and strides. ``scratch``: bytes a tensor
-    asks beyond its own on arenas other than the last (the host's). ``steps``: (tensor, arena, operands) in order of
-    execution; ``leafs``: (tensor, arena) placed before. A step with tensor -1 only reads. ``marks``: under a key, a
-    step before which a snapshot is taken, and the first tensor number of that step.
+    Tensors in memory that exists already (weights, caches) are left out. ``roots``: number of the tensor a view looks
+    into, -1 for a tensor of its own. ``layouts``: equal for tensors of the same type, shape and strides. ``scratch``:
+    bytes a tensor asks beyond its own on arenas other than the last (the host's). ``steps``: (tensor, arena, operands)
+    in order of execution; ``leafs``: (tensor, arena) placed before. A step with tensor -1 only reads. ``marks``: under
+    a key, a step before which a snapshot is taken, and the first tensor number of that step.
     """
 
     n_bytes: list[int] = field(default_factory=list)
     roots: list[int] = field(default_factory=list)
-    external: list[bool] = field(default_factory=list)
     layouts: list[Hashable] = field(default_factory=list)
     in_place: list[bool] = field(default_factory=list)
     inputs: set[int] = field(default_factory=set)
@@ -173,7 +174,7 @@ class _Pass:
     def place(self, tensor: int, arena: int, operands: tuple[int, ...]) -> None:
         """Give ``tensor`` memory: an operand's where the operation may work in place, else from ``arena``."""
         graph = self.graph
-        if self.home[tensor] >= 0 or graph.external[tensor] or graph.roots[tensor] >= 0:
+        if self.home[tensor] >= 0 or graph.roots[tensor] >= 0:
             return
         self.born[tensor] = self.step
         if graph.in_place[tensor]:
@@ -221,11 +222,8 @@ class _Pass:
             self.home[tensor] = NOT_OWNED
             self.died[tensor] = self.step
 
-    def drop_reader(self, tensor: int) -> None:
-        """Note that one reader of ``tensor`` is done; free it, or the tensor it looks into, after the last."""
-        self.readers[tensor] -= 1
-        if self.readers[tensor] or self.views[tensor]:
-            return
+    def read_last(self, tensor: int) -> None:
+        """Note that nobody will read ``tensor`` again; free it, or the tensor it looks into."""
         root = self.graph.roots[tensor]
         if root < 0:
             self.release(tensor)
@@ -239,6 +237,7 @@ class _Pass:
         for tensor, arena in self.graph.leafs:
             self.place(tensor, arena, ())
         self.count()
+        home, roots, readers, views = self.home, self.graph.roots, self.readers, self.views
         marks = {step: (key, first) for key, (step, first) in self.graph.marks.items()}
         for step, (tensor, arena, operands) in enumerate(self.graph.steps):
             self.step = step
@@ -246,12 +245,14 @@ class _Pass:
                 key, first = marks[step]
                 self.snapshots[key] = self.snapshot(first)
             for operand in operands:
-                if self.home[operand] < 0:
+                if home[operand] < 0 and roots[operand] < 0:
                     self.place(operand, arena, ())
             if tensor >= 0:
                 self.place(tensor, arena, operands)
             for operand in operands:
-                self.drop_reader(operand)
+                left = readers[operand] = readers[operand] - 1
+                if not left and not views[operand]:
+                    self.read_last(operand)
 
     def snapshot(self, first: int) -> Snapshot:
         """Return the state before a step whose first tensor number is ``first``."""

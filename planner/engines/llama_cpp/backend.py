@@ -7,9 +7,9 @@ Only rules that ever decide for language models and vision encoders are here; th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from planner.engines.llama_cpp.graph import Node
+from planner.frozen import dataclass
 from planner.quantization import FORMATS, row_bytes
 from planner.units import align
 

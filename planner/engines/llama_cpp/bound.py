@@ -9,10 +9,10 @@ the bound is never below the truth, which is what it is for (feasibility is judg
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from planner.engines.llama_cpp.flash_attention import mixer_supported
+from planner.frozen import dataclass
 from planner.model import Attention, LatentAttention
 from planner.quantization import FORMATS, tensor_bytes
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 
 from planner.budget import Budget, DeviceBudget, ImageTokens, Item, exact_item
 from planner.engines.llama_cpp.bound import bound_bytes
@@ -15,6 +15,7 @@ from planner.engines.llama_cpp.run import Run, device_names, graph_request
 from planner.engines.llama_cpp.settings import LlamaCppSettings
 from planner.engines.llama_cpp.traits import GraphTraits
 from planner.engines.llama_cpp.weights import weights_bytes
+from planner.frozen import dataclass
 from planner.machine import Gpu
 
 SOURCE = "llama.cpp 0.5.0-dev, ggml 0.25.3"
@@ -248,7 +249,7 @@ def _notes(run: Run) -> tuple[str, ...]:
 
 def resolved_settings(run: Run) -> dict[str, object]:
     """Return the settings as the engine runs with them, defaults included."""
-    words = {key: value for key, value in asdict(run.settings).items() if value is not None}
+    words = settings_of(run.settings)
     words |= {"ctx_size": run.resolved.n_ctx_asked, "parallel": run.resolved.n_seqs}
     words |= {"batch_size": run.resolved.n_batch, "ubatch_size": run.resolved.n_ubatch}
     words |= {"kv_unified": run.resolved.kv_unified, "flash_attn": "on" if run.flash_attn else "off"}
@@ -257,4 +258,5 @@ def resolved_settings(run: Run) -> dict[str, object]:
 
 def settings_of(settings: LlamaCppSettings) -> dict[str, object]:
     """Return what was asked, without what was left to the engine."""
-    return {key: value for key, value in asdict(settings).items() if value is not None}
+    words = {name: getattr(settings, name) for name in settings.__slots__}
+    return {name: value for name, value in words.items() if value is not None}

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from planner.engines.llama_cpp.language_graph import language_graph
-from planner.engines.llama_cpp.remembered import Remembered
-from planner.engines.llama_cpp.schedule import simulate
+from planner.engines.llama_cpp.remembered import Remembered, kin_of, structure_of
+from planner.engines.llama_cpp.schedule import Scheduled, placed, scheduled
 from planner.engines.llama_cpp.shortening import find_runs, is_proven, kept_layers, layer_signatures
 from planner.engines.llama_cpp.splits import assign
+from planner.frozen import dataclass
 from planner.quantization import FORMATS
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 _REMEMBERED = 64
+_SCHEDULES = 16  # large, and only of use to the next file types
 _understood: dict[int, tuple[Language, GraphTraits, bool]] = {}
 
 
@@ -83,28 +85,45 @@ def _larger(prompt: ComputeBuffers, step: ComputeBuffers | None) -> ComputeBuffe
 
 
 def _shortened(request: GraphRequest, *, explain: bool) -> ComputeBuffers | None:
-    runs = find_runs(layer_signatures(request))
-    short = _simulated(request, runs, explain=explain) if runs else None
-    return _simulated(request, [], explain=explain) if short is None else short
+    runs = _runs(request)
+    short = _few_layers(request) if runs else None
+    if short is not None:
+        formats = {tensor.name: tensor.format for tensor in request.language.tensors}
+        found = _buffers(short.with_formats(formats), runs, explain=explain)
+        if found is not None:
+            return found
+    whole = _scheduled(request, [])
+    return None if whole is None else _buffers(whole, [], explain=explain)
 
 
-_plain = Remembered(partial(_reserved, explain=False))
-_explained = Remembered(partial(_reserved, explain=True))
-_step = Remembered(partial(_shortened, explain=False))  # the same for every ubatch
-
-
-def _simulated(request: GraphRequest, runs: list[Run], *, explain: bool) -> ComputeBuffers | None:
-    """Return the buffers of a simulation that cuts ``runs`` short, None where that does not prove itself."""
-    backends = request.backends
+def _scheduled(request: GraphRequest, runs: list[Run]) -> Scheduled | None:
+    """Return the graph with ``runs`` cut short, ready to be placed."""
     graph = language_graph(request, kept_layers(request.language.n_layers, runs))
-    if graph is None:
-        return None
     marks = [mark for run in runs for mark in (run.marks[-1 - run.lag], run.marks[-1])]
-    done = simulate(graph, backends, marks)
-    if not is_proven(runs, done.reservation.snapshots, done.splits, backends.n_copies):
+    return None if graph is None else scheduled(graph, request.backends, marks)
+
+
+def _buffers(ready: Scheduled, runs: list[Run], *, explain: bool) -> ComputeBuffers | None:
+    """Return the buffers of a graph that cuts ``runs`` short, None where that does not prove itself."""
+    done = placed(ready)
+    if not is_proven(runs, done.reservation.snapshots, done.splits, ready.backends.n_copies):
         return None
     peaks = _peaks(done.reservation, done.nodes) if explain else ()
     return ComputeBuffers(bytes_by_device=tuple(done.reservation.arena_bytes), peaks=peaks)
+
+
+_runs = Remembered(
+    lambda request: find_runs(layer_signatures(request)),
+    lambda request: (structure_of(request), request.backends, request.layer_devices, request.cache_devices),
+)
+_few_layers = Remembered(
+    lambda request: _scheduled(request, _runs(request)),
+    lambda request: (kin_of(request), *_runs(request)),
+    size=_SCHEDULES,
+)
+_plain = Remembered(partial(_reserved, explain=False))
+_explained = Remembered(partial(_reserved, explain=True))
+_step = Remembered(partial(_shortened, explain=False))  # the same for every ubatch
 
 
 def is_understood(request: GraphRequest) -> bool:
@@ -167,7 +186,7 @@ def settled_flash_attn(request: GraphRequest) -> bool:
 
 @Remembered
 def _settled(probe: GraphRequest) -> bool | None:
-    graph = language_graph(probe, kept_layers(probe.language.n_layers, find_runs(layer_signatures(probe))))
+    graph = language_graph(probe, kept_layers(probe.language.n_layers, _runs(probe)))
     if graph is None:
         return None
     assign(graph, probe.backends)

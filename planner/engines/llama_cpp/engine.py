@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from planner.budget import Budget, DeviceBudget, ImageTokens, Item
 from planner.engines import refusals
@@ -18,6 +18,7 @@ from planner.engines.llama_cpp.run import Run, device_names, graph_request, reso
 from planner.engines.llama_cpp.settings import LlamaCppSettings
 from planner.engines.llama_cpp.traits import GraphTraits
 from planner.errors import UsageError
+from planner.frozen import dataclass
 from planner.machine import Gpu, Machine
 from planner.memory.overhead import OverheadTable, overhead_bytes
 from planner.model import Model

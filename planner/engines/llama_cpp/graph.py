@@ -175,7 +175,13 @@ class Graph:
             at, i = stack.pop()
             operands = at.operands
             n = len(operands)
-            while i < n and operands[i] in visited:
+            while i < n:
+                operand = operands[i]
+                if operand not in visited:
+                    if operand.operands:
+                        break
+                    visited.add(operand)
+                    (self.leafs if operand.op == "none" else self.nodes).append(operand)
                 i += 1
             if i < n:
                 stack.append((at, i + 1))

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from planner.engines.llama_cpp.layout import HOST, Layout, layer_of, place_weights
-from planner.engines.llama_cpp.remembered import remembered
 from planner.engines.llama_cpp.weights import stored_bytes
 from planner.model import Language, Model
+from planner.remembered import remembered
 
 PLAIN = {"IQ4_XS": "iq4_xs", "IQ4_NL": "iq4_nl"}
 

@@ -6,11 +6,10 @@ every row of the measured tables.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from planner.engines.llama_cpp.layout import HOST, Layout
 from planner.engines.llama_cpp.settings import Resolved
 from planner.engines.llama_cpp.weights import stored_bytes
+from planner.frozen import dataclass
 from planner.model import Attention, GatedDeltaNet, Language, LatentAttention, Mamba, Mixer, ShortConv
 from planner.units import align
 
@@ -95,9 +94,13 @@ def kv_cache_bytes(language: Language, layout: Layout, cache: CacheSettings) -> 
     """Return the bytes of KV cache and recurrent state per device (``HOST`` included)."""
     totals = dict.fromkeys((*range(layout.n_gpus), HOST), 0)
     widest_v = None if cache.flash_attn else widest_value_row(language)
+    known: dict[tuple[int, bool], int] = {}  # layers of one kind share their description
     for index, layer in enumerate(language.layers):
         device = layout.slots[index] if cache.offload else HOST
-        totals[device] += layer_cache_bytes(layer.mixer, language.n_embd, cache, widest_v, on_gpu=device != HOST)
+        key = id(layer.mixer), device != HOST
+        if key not in known:
+            known[key] = layer_cache_bytes(layer.mixer, language.n_embd, cache, widest_v, on_gpu=device != HOST)
+        totals[device] += known[key]
     return totals
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
-from planner.engines.llama_cpp.remembered import remembered
 from planner.engines.llama_cpp.settings import LlamaCppSettings
 from planner.errors import UsageError
+from planner.frozen import dataclass
 from planner.model import Language, Tensor
+from planner.remembered import remembered
 
 HOST = -1
 _BLOCK = re.compile(r"blk\.(\d+)\.")

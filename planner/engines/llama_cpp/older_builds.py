@@ -9,12 +9,13 @@ tests/data/field_memory.yaml.gz.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from planner.engines.llama_cpp.bound import widths_of
 from planner.engines.llama_cpp.layout import HOST
 from planner.engines.versions import parse_version
+from planner.frozen import dataclass
 
 if TYPE_CHECKING:
     from planner.budget import Budget, Item

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from planner.engines.llama_cpp.backend import Backends
 from planner.engines.llama_cpp.compute import settled_flash_attn
 from planner.engines.llama_cpp.flash_attention import flash_attn_used
 from planner.engines.llama_cpp.kv_cache import CacheSettings, window_cells
 from planner.engines.llama_cpp.layout import HOST, Layout, layout_of, place_weights
-from planner.engines.llama_cpp.remembered import remembered
 from planner.engines.llama_cpp.settings import LlamaCppSettings, Resolved, check_settings, resolve
 from planner.engines.llama_cpp.traits import GraphRequest, GraphTraits
+from planner.frozen import dataclass
 from planner.machine import Gpu, Machine
 from planner.model import Attention, Language, Model
+from planner.remembered import remembered
 from planner.workload import Workload
 
 _PREFIXES = {"cuda": "CUDA", "rocm": "ROCm", "metal": "MTL", "vulkan": "Vulkan", "sycl": "SYCL", "cpu": "CPU"}

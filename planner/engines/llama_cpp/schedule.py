@@ -6,15 +6,17 @@ Source: llama.cpp 0.5.0-dev, ggml-backend.cpp (``ggml_backend_sched_split_graph`
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from planner.engines.llama_cpp.arena import Reservation, Schedule, reserve
 from planner.engines.llama_cpp.backend import Backends, scratch_bytes
 from planner.engines.llama_cpp.fusion import KeepAlives, keep_alives
-from planner.engines.llama_cpp.graph import IN_PLACE_OPS, Graph, Node
-from planner.engines.llama_cpp.splits import Split, assign, cut, input_copies
+from planner.engines.llama_cpp.graph import IN_PLACE_OPS, Graph, Node, Shape
+from planner.engines.llama_cpp.splits import Split, assign, copy_of, cut, input_copies
 from planner.quantization import FORMATS
+
+STORED = -1  # number of a tensor in memory that exists already (weights, caches): the allocator does not see it
 
 
 class _Numbering:
@@ -27,23 +29,34 @@ class _Numbering:
 
     def number(self, node: Node) -> int:
         if node.index < 0:
+            if node.buffer is not None:
+                return STORED
             root = -1 if node.root is None else self.number(node.root)
             node.index = len(self.nodes)
             self.nodes.append(node)
             self._describe(node, root)
         return node.index
 
+    def numbers(self, nodes: Iterable[Node]) -> tuple[int, ...]:
+        """Return the numbers of those that the allocator sees."""
+        found = []
+        for node in nodes:
+            if node.index >= 0:
+                found.append(node.index)
+            elif node.buffer is None:
+                found.append(self.number(node))
+        return tuple(found)
+
     def _describe(self, node: Node, root: int) -> None:
         schedule = self.schedule
         schedule.roots.append(root)
-        schedule.external.append(node.buffer is not None)
         schedule.in_place.append(node.op in IN_PLACE_OPS)
-        if root >= 0 or node.buffer is not None:
+        if root >= 0:
             schedule.n_bytes.append(0)
             schedule.layouts.append(None)
             return
         schedule.n_bytes.append(node.n_bytes)
-        schedule.layouts.append((node.format, node.shape, node.strides))
+        schedule.layouts.append(layout_of(node))
         if node.is_input:
             schedule.inputs.add(node.index)
         if node.is_output:
@@ -52,6 +65,11 @@ class _Numbering:
             scratch = scratch_bytes(node, self.compute_capability)
             if scratch:
                 schedule.scratch[node.index] = scratch
+
+
+def layout_of(node: Node) -> tuple[str, Shape, Shape]:
+    """Return what two tensors must have in common for one to take the other's place."""
+    return node.format, node.shape, node.strides
 
 
 def uses_of(graph: Graph) -> Counter[Node] | None:
@@ -83,7 +101,7 @@ def schedule_of(
     a snapshot is to be taken.
     """
     numbering = _Numbering(backends)
-    number, schedule = numbering.number, numbering.schedule
+    number, numbers, schedule = numbering.number, numbering.numbers, numbering.schedule
     kept = _all_keep_alives(splits, uses, backends)
     pipeline = input_copies(graph, backends)
     pipeline += [copies for split in splits for _, copies in split.inputs if backends.n_copies > 1]
@@ -93,16 +111,38 @@ def schedule_of(
     starts: dict[int, tuple[int, int]] = {}
     for split in splits:
         for source, copies in split.inputs:
-            steps.append((-1, source.device, (number(source),)))
+            steps.append((-1, source.device, numbers((source,))))
             steps.append((number(copies[0]), split.device, ()))
         for node in split.nodes:
             if node.layer >= 0 and node.layer not in starts:
                 starts[node.layer] = len(steps), len(numbering.nodes)
-            steps.append((number(node), node.device, tuple([number(operand) for operand in node.operands])))
+            steps.append((number(node), node.device, numbers(node.operands)))
             if node in kept:
-                steps.append((-1, split.device, tuple([number(tensor) for tensor in kept[node]])))
+                steps.append((-1, split.device, numbers(kept[node])))
     schedule.marks = {layer: starts[layer] for layer in marks if layer in starts}
     return schedule, numbering.nodes
+
+
+@dataclass(slots=True, kw_only=True)
+class Scheduled:
+    """A graph made ready: its cuts, what the allocator sees of it, and the tensor behind each of its numbers."""
+
+    splits: list[Split]
+    schedule: Schedule
+    nodes: list[Node]
+    backends: Backends
+
+    def with_formats(self, formats: Mapping[str, str]) -> Scheduled:
+        """Return the same with the copies of the tensors named in ``formats`` in these, other formats."""
+        schedule, nodes = self.schedule, list(self.nodes)
+        n_bytes, layouts, scratch = list(schedule.n_bytes), list(schedule.layouts), dict(schedule.scratch)
+        for number, old in enumerate(self.nodes):
+            if old.op == "copy" and formats.get(old.name, old.format) != old.format:
+                nodes[number] = node = copy_of(old, old.device, format_name=formats[old.name])
+                n_bytes[number], layouts[number] = node.n_bytes, layout_of(node)
+                scratch[number] = scratch_bytes(node, self.backends.compute_capability)
+        schedule = replace(schedule, n_bytes=n_bytes, layouts=layouts, scratch=scratch)
+        return replace(self, schedule=schedule, nodes=nodes)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -114,13 +154,24 @@ class Simulation:
     reservation: Reservation
 
 
-def simulate(graph: Graph, backends: Backends, marks: Iterable[int] = ()) -> Simulation:
-    """Assign, cut and place ``graph``, which can be used once; ``marks`` as for :func:`schedule_of`."""
+def scheduled(graph: Graph, backends: Backends, marks: Iterable[int] = ()) -> Scheduled:
+    """Assign and cut ``graph``, which can be used once; ``marks`` as for :func:`schedule_of`."""
     uses = uses_of(graph)
     assign(graph, backends)
     splits = cut(graph, backends)
     schedule, nodes = schedule_of(graph, splits, uses, backends, marks)
-    return Simulation(splits=splits, nodes=nodes, reservation=reserve(schedule, backends.alignments))
+    return Scheduled(splits=splits, schedule=schedule, nodes=nodes, backends=backends)
+
+
+def placed(ready: Scheduled) -> Simulation:
+    """Return what the allocator makes of a graph that is ready."""
+    reservation = reserve(ready.schedule, ready.backends.alignments)
+    return Simulation(splits=ready.splits, nodes=ready.nodes, reservation=reservation)
+
+
+def simulate(graph: Graph, backends: Backends, marks: Iterable[int] = ()) -> Simulation:
+    """Assign, cut and place ``graph``, which can be used once; ``marks`` as for :func:`schedule_of`."""
+    return placed(scheduled(graph, backends, marks))
 
 
 def arenas(graph: Graph, backends: Backends) -> tuple[Reservation, list[Node]]:

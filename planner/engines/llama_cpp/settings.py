@@ -5,10 +5,10 @@ Defaults are those of llama.cpp 0.5.0-dev (ggml 0.25.3): ``common/common.h`` and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from planner.errors import UsageError
+from planner.frozen import dataclass
 from planner.units import align
 from planner.workload import Workload
 

@@ -7,8 +7,9 @@ The simulation keeps just enough periods to see that happen; where it does not, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from planner.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -50,7 +51,7 @@ def layer_signatures(request: GraphRequest) -> list[Hashable]:
             index, _, suffix = tensor.name[4:].partition(".")
             device = request.weights.get(tensor.name)
             if device is not None:
-                copied = tensor.format if device == host else ""
+                copied = tensor.format if device == host and request.sends_host_weights else ""
                 stored[int(index)].append((suffix, tensor.shape, device, copied))
     sources = {getattr(layer.mixer, "kv_source_layer", None) for layer in language.layers}
     step = int(request.rotary_step)

@@ -45,7 +45,7 @@ def _buffer_device(buffer: int, node: Node, backends: Backends) -> int:
 def _fixed_device(node: Node, backends: Backends) -> int:
     """Return the device that memory which exists already dictates for ``node``, or OPEN."""
     if node.buffer is not None:
-        return _buffer_device(node.buffer, node, backends)
+        return node.buffer if node.op == "none" else _buffer_device(node.buffer, node, backends)
     if node.is_input:
         return backends.host
     if node.op in ("rope", "flash_attn"):
@@ -109,9 +109,10 @@ def assign(graph: Graph, backends: Backends) -> None:
             node.device = next(d for d in range(backends.n_gpus + 1) if supports(node, d, backends))
 
 
-def copy_of(node: Node, device: int, name: str = "") -> Node:
-    """Return a tensor of the same layout as ``node`` with memory of its own on ``device``."""
-    copy = Node("copy", node.shape, node.format, strides=node.strides, name=name or node.name)
+def copy_of(node: Node, device: int, format_name: str = "") -> Node:
+    """Return a tensor of the same layout as ``node`` (or packed in another format) with memory of its own."""
+    strides = None if format_name else node.strides
+    copy = Node("copy", node.shape, format_name or node.format, strides=strides, name=node.name)
     copy.device = device
     copy.layer = node.layer
     return copy
@@ -119,9 +120,11 @@ def copy_of(node: Node, device: int, name: str = "") -> Node:
 
 def _needs_new_split(node: Node, split: Split) -> bool:
     """Whether ``node`` reads a weight of another device while the split has inputs already."""
-    return bool(split.inputs) and any(
-        operand.is_weight and operand.root is None and operand.buffer != split.device for operand in node.operands
-    )
+    if split.inputs:
+        for operand in node.operands:
+            if operand.is_weight and operand.root is None and operand.buffer != split.device:
+                return True
+    return False
 
 
 def cut(graph: Graph, backends: Backends) -> list[Split]:
@@ -140,8 +143,11 @@ def cut(graph: Graph, backends: Backends) -> list[Split]:
             splits.append(split)
         started = True
         split.nodes.append(node)
-        if any(_home(operand) != split.device for operand in node.operands):
-            node.operands = tuple(_readable(operand, split, copies, backends.n_copies) for operand in node.operands)
+        device = split.device
+        for operand in node.operands:
+            if _home(operand) != device:
+                node.operands = tuple([_readable(each, split, copies, backends.n_copies) for each in node.operands])
+                break
     return splits
 
 

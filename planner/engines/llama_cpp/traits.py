@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Literal
 
-from planner.engines.llama_cpp.backend import Backends
+from planner.engines.llama_cpp.backend import OFFLOAD_BATCH, Backends
+from planner.frozen import dataclass
 from planner.model import Language
 
 
@@ -100,6 +101,16 @@ class GraphRequest:
     def transposed(self) -> bool:
         """Whether the V cache lies transposed."""
         return not self.flash_attn if self.values_transposed is None else self.values_transposed
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of the graph: the same number for each sequence."""
+        return -(-self.n_tokens // self.n_seqs) * self.n_seqs
+
+    @property
+    def sends_host_weights(self) -> bool:
+        """Whether the batch is large enough for a GPU to compute with weights of the host, copied over."""
+        return self.backends.op_offload and self.backends.n_gpus > 0 and self.batch_tokens >= OFFLOAD_BATCH
 
     @property
     def rotary_step(self) -> int:

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from planner.engines.llama_cpp.layout import HOST, Layout, place_weights
-from planner.engines.llama_cpp.remembered import remembered
 from planner.model import Language, Tensor
 from planner.quantization import FORMATS, row_bytes, tensor_bytes
+from planner.remembered import remembered
 from planner.units import align
 
 CUDA_ALIGNMENT = 128

@@ -7,8 +7,6 @@ what is used. Source: LMDeploy v0.2.0 to v0.16.0, ``BlockManager``, ``SequenceMa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from planner.budget import Basis, Budget, Component, DeviceBudget, ImageTokens, Item, Part
 from planner.engines.context import context_span
 from planner.engines.lmdeploy.buffers import (
@@ -25,6 +23,7 @@ from planner.engines.lmdeploy.settings import LmdeploySettings, Resolved, check_
 from planner.engines.rank_weights import language_bytes, vision_bytes
 from planner.engines.span import Span, fixed, span_item
 from planner.engines.weight_formats import checkpoint_note, weight_format
+from planner.frozen import dataclass
 from planner.machine import Gpu, Machine
 from planner.model import Model
 from planner.units import GIB, format_bytes

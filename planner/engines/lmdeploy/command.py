@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from planner.engines.containers import Container
 from planner.engines.engine import Emitted
 from planner.engines.lmdeploy.rules import LmdeployRules
 from planner.engines.lmdeploy.settings import LmdeploySettings
 from planner.engines.options import Options, arguments, command_line
+from planner.frozen import dataclass
 from planner.model import Model
 from planner.units import GIB
 from planner.workload import Workload

@@ -5,9 +5,8 @@ Source: LMDeploy v0.13.0 and v0.16.0, ``kernels/attention/block.h``, ``pytorch/e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from planner.engines.lmdeploy.settings import PYTORCH_KV, TURBOMIND_KV
+from planner.frozen import dataclass
 from planner.model import Attention, CrossAttention, GatedDeltaNet, LatentAttention, Layer, Mamba, Mixer, ShortConv
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from planner.engines.lmdeploy.settings import LmdeploySettings, Resolved
 from planner.engines.options import Options, missing_options
 from planner.engines.refusals import first_reasons, groups_divide, heads_divide, kv_heads_divide
 from planner.engines.versions import parse_version
+from planner.frozen import dataclass
 from planner.memory.overhead import OverheadTable
 from planner.model import Attention, Model
 

@@ -6,11 +6,11 @@ Source: LMDeploy v0.2.0 to v0.16.0, ``messages.py``, ``utils.py`` and ``cli/util
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from planner.engines.versions import parse_version
 from planner.errors import UsageError
+from planner.frozen import dataclass
 from planner.machine import Gpu
 from planner.workload import Workload
 

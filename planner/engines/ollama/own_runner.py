@@ -7,11 +7,10 @@ KV: full layers in 16 bit, cross layers in 32 bit over all tiles' tokens, to the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from planner.budget import Basis, Budget, Component, DeviceBudget, ImageTokens, Item, Part
 from planner.engines.ollama.settings import OllamaSettings, check_settings
 from planner.engines.span import Span, fixed, span_item
+from planner.frozen import dataclass
 from planner.machine import Gpu, Machine
 from planner.model import Attention, CrossAttention, Language, Model, Vision
 from planner.quantization import tensor_bytes

@@ -5,10 +5,9 @@ Source: Ollama 0.33.0-rc2, ``llm/llama_server.go``, ``server/sched.go``, ``serve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from planner.engines.ollama.settings import OllamaRules, OllamaSettings, check_settings
 from planner.engines.versions import parse_version
+from planner.frozen import dataclass
 from planner.machine import Gpu, Machine
 from planner.model import Attention, Model
 from planner.quantization import tensor_bytes

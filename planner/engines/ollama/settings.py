@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 from planner.engines.options import Options
 from planner.errors import UsageError
+from planner.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,6 @@ nothing is profiled. Source: SGLang 0.5.23, ``srt/model_executor``, ``srt/mem_ca
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from planner.budget import Basis, Budget, Component, DeviceBudget, ImageTokens, Item, Part
 from planner.engines.context import context_span
 from planner.engines.options import missing_options
@@ -24,6 +22,7 @@ from planner.engines.sglang.settings import (
 from planner.engines.span import Span, fixed, span_item
 from planner.engines.vllm.kv_cache import layer_caches
 from planner.engines.weight_formats import GROUPED, UNQUANTIZED, checkpoint_note, weight_format
+from planner.frozen import dataclass
 from planner.machine import Gpu, Machine
 from planner.model import DenseFfn, Language, Model, MoeFfn
 from planner.units import GIB, MIB

@@ -6,11 +6,12 @@ Source: SGLang 0.5.23, ``srt/arg_groups/memory_hook.py``; sizes there are MiB.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 from planner.engines.options import Options
 from planner.errors import UsageError
+from planner.frozen import dataclass
 from planner.memory.overhead import OverheadTable
 from planner.model import Model
 from planner.units import MIB

@@ -10,7 +10,7 @@ a decode step at that length, too. What sliding windows will cut at the first de
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from planner.budget import Budget, DeviceBudget, ImageTokens
 from planner.engines.transformers.device_map import DISK, Placement, balanced_limits, place
@@ -21,6 +21,7 @@ from planner.engines.transformers.prefill import prefill_of
 from planner.engines.transformers.settings import TransformersSettings
 from planner.engines.transformers.weights import Piece, part_weights, pieces
 from planner.errors import UsageError
+from planner.frozen import dataclass
 from planner.machine import Machine
 from planner.memory.overhead import OverheadTable, overhead_bytes
 from planner.model import Model

@@ -8,9 +8,9 @@ Modules in order, layers never split, the largest piece kept free on the first G
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from planner.engines.transformers.weights import Piece
+from planner.frozen import dataclass
 
 DISK = "disk"
 

@@ -7,8 +7,10 @@ A moment is a list of (quantity, count) by the width of an element. Quantities a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal, get_args
+
+from planner.frozen import dataclass
 
 Width = Literal["x", "f32", "i64", "i32", "bool", "softmax", "kept"]
 """x: the model's dtype; softmax: scores, their copy in 32 bit and the result; kept: scores that eager returns."""

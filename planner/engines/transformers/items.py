@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from planner.budget import Basis, Item, Part
 from planner.engines.transformers.forms import Forms
@@ -12,6 +11,7 @@ from planner.engines.transformers.peak import Peak, Share, prefill_peak, tower_p
 from planner.engines.transformers.prefill import Prefill
 from planner.engines.transformers.settings import TransformersSettings
 from planner.engines.transformers.weights import PartWeights, Piece, ffn_width
+from planner.frozen import dataclass
 from planner.memory.overhead import Overhead
 from planner.model import Model
 from planner.units import GIB, MIB

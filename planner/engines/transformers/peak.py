@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from planner.engines.transformers.attention import attention_path, mask_bytes
 from planner.engines.transformers.forms import Forms, Moment, Terms, Width
@@ -13,6 +12,7 @@ from planner.engines.transformers.prefill import Prefill
 from planner.engines.transformers.quantities import LANGUAGE, Quantity
 from planner.engines.transformers.settings import AttentionImplementation
 from planner.engines.transformers.tower_quantities import TOWER
+from planner.frozen import dataclass
 from planner.model import Attention, CrossAttention, DenseFfn, GatedDeltaNet, LatentAttention, Layer, MoeFfn
 
 QUANTITIES: Mapping[str, Quantity] = {quantity.__name__: quantity for quantity in (*LANGUAGE, *MIXERS, *TOWER)}

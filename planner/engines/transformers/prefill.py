@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from planner.budget import ImageTokens
 from planner.engines.transformers.forms import ClassForm
 from planner.engines.transformers.settings import TransformersSettings
+from planner.frozen import dataclass
 from planner.model import Attention, DenseFfn, Language, Mamba, Model, ShortConv, Vision
 from planner.workload import Workload
 

@@ -6,8 +6,10 @@ Source: transformers 5.23.0, ``PreTrainedModel.from_pretrained`` and ``BitsAndBy
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
+
+from planner.frozen import dataclass
 
 DType = Literal["fp32", "fp16", "bf16"]
 AttentionImplementation = Literal["sdpa", "eager", "flash_attention_2"]

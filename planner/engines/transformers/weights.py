@@ -7,7 +7,7 @@ half a byte with 4 bytes per 64 elements, doubly quantised 1 byte per 64 and 4 p
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
 from planner.budget import Basis, Part
@@ -16,6 +16,7 @@ from planner.engines.transformers.forms import ClassForm
 from planner.engines.transformers.quantities import heads_of
 from planner.engines.transformers.settings import TransformersSettings
 from planner.errors import VlplanError
+from planner.frozen import dataclass
 from planner.model import DenseFfn, Language, Layer, Model, MoeFfn, Parameters
 from planner.tensors import language_tensors, vision_tensors
 

@@ -6,10 +6,10 @@ Source: vLLM 0.10.2 to 0.33.0, ``v1/core/kv_cache_utils.py``, ``kv_cache_plannin
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
 from planner.engines.vllm.settings import KV_BYTES
+from planner.frozen import dataclass
 from planner.model import Attention, CrossAttention, GatedDeltaNet, LatentAttention, Layer, Mamba, ShortConv
 
 Kind = Literal["full", "sliding", "chunked", "cross", "state"]

@@ -6,7 +6,6 @@ Source: vLLM 0.10.2 to 0.33.0, ``v1/worker/{utils,gpu_worker}.py``.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from planner.budget import ImageTokens
 from planner.engines.context import context_span
@@ -26,6 +25,7 @@ from planner.engines.vllm.profile import encoder_items, encoder_span, graph_span
 from planner.engines.vllm.rules import VllmRules
 from planner.engines.vllm.settings import Resolved, VllmSettings
 from planner.engines.weight_formats import UNQUANTIZED, weight_format
+from planner.frozen import dataclass
 from planner.machine import Gpu, Machine
 from planner.model import Model
 from planner.units import GIB, MIB

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from planner.engines.options import Options, missing_options
@@ -11,6 +11,7 @@ from planner.engines.refusals import first_reasons, groups_divide, heads_divide,
 from planner.engines.versions import parse_version
 from planner.engines.vllm.settings import Resolved, VllmSettings
 from planner.engines.weight_formats import GROUP, GROUPED, UNQUANTIZED, weight_format
+from planner.frozen import dataclass
 from planner.memory.overhead import OverheadTable
 from planner.model import LatentAttention, Model
 

@@ -6,11 +6,11 @@ Source: vLLM 0.8.5, 0.10.2, 0.11.0, 0.20.0 and 0.33.0, ``config/cache.py`` and `
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from planner.engines.versions import parse_version
 from planner.errors import UsageError
+from planner.frozen import dataclass
 from planner.machine import Gpu
 from planner.units import GIB
 from planner.workload import Workload

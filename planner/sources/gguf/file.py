@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from planner.errors import SourceError
+from planner.frozen import dataclass
 from planner.sources.bytes import open_file
 from planner.sources.gguf.header import Header, StoredTensor, Value, read_header
 

@@ -6,9 +6,9 @@ two differences: a file of the other byte order is read, and tensors may stand i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from planner.frozen import dataclass
 from planner.quantization import BY_GGML_ID, tensor_bytes
 from planner.sources.gguf.cursor import Cursor
 from planner.units import align

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from planner.errors import SourceError
+from planner.frozen import dataclass
 from planner.sources.bytes import open_file, read_whole
 from planner.sources.hf.words import Lookup
 from planner.sources.json_text import Fields, parse_object

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 from planner.budget import Part
 from planner.errors import SourceError
+from planner.frozen import dataclass
 from planner.model import Parameters, StoredWeights
 from planner.quantization import tensor_bytes
 from planner.sources.hf.words import words

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import Literal
 
 from planner.catalog import load_data
 from planner.errors import SourceError, UsageError
+from planner.frozen import dataclass
 from planner.strict import read_record
 
 DATA = "sources/hf.yaml"

@@ -7,7 +7,6 @@ Source: ``clip_model_loader::warmup`` and ``clip_encode`` in tools/mtmd/clip.cpp
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from planner.engines.llama_cpp.backend import Backends, gpu_supports
@@ -18,6 +17,7 @@ from planner.engines.llama_cpp.encoder.tower import Tower
 from planner.engines.llama_cpp.graph import Graph
 from planner.engines.llama_cpp.schedule import Simulation, simulate
 from planner.engines.llama_cpp.shortening import Run, find_runs, is_proven, kept_layers
+from planner.frozen import dataclass
 from planner.model import Vision
 
 FlashAttention = Literal["on", "off", "auto"]

@@ -9,13 +9,14 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from planner.engines.llama_cpp.encoder import audio, blocks, convolutional, patches, projectors, resamplers, sam
 from planner.engines.llama_cpp.encoder.tower import Tower, fact_of, number_of
 from planner.engines.llama_cpp.graph import Node
 from planner.errors import SourceError
+from planner.frozen import dataclass
 from planner.model import Vision
 
 StageFunction = Callable[..., Node]

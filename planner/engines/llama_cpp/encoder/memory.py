@@ -7,7 +7,7 @@ Files with an audio tower load that too and reserve for it; it has arenas of its
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from planner.engines.llama_cpp.encoder.bounds import assumed_compute_bytes, may_hold_scores
@@ -15,6 +15,7 @@ from planner.engines.llama_cpp.encoder.buffers import Compute, Encoder, FlashAtt
 from planner.engines.llama_cpp.encoder.kinds import EncoderKind, isqrt
 from planner.engines.llama_cpp.encoder.tower import number_of
 from planner.engines.llama_cpp.encoder.weights import encoder_weights, hears
+from planner.frozen import dataclass
 from planner.model import Number, Vision
 
 Basis = Literal["exact", "assumed"]

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from planner.engines.llama_cpp.backend import CUDA_ALIGNMENT, HOST_ALIGNMENT, ROW_ELEMENTS
-from planner.engines.llama_cpp.remembered import remembered
+from planner.frozen import dataclass
 from planner.model import Tensor, Vision
 from planner.quantization import FORMATS, row_bytes, tensor_bytes
+from planner.remembered import remembered
 from planner.units import align
 
 _BLOCK = re.compile(r"v\.blk\.(\d+)\.(?!\d)")  # not the staged blocks of convolutional towers

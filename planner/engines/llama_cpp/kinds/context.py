@@ -22,7 +22,7 @@ class Build:
         self.graph = Graph()
         self.host = request.backends.host
         self.n_seqs = request.n_seqs
-        self.n_tokens = -(-request.n_tokens // request.n_seqs) * request.n_seqs
+        self.n_tokens = request.batch_tokens
         self.n_seq_tokens = self.n_tokens // request.n_seqs
         self.n_outputs = request.n_outputs
         self.tensors: dict[str, Tensor] = {tensor.name: tensor for tensor in request.language.tensors}
