@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,11 +13,12 @@ from planner.cli.options import chosen_machine, machine_options, source_options,
 from planner.errors import UsageError, VlplanError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from planner.machine import Machine
 
 MAX_LINE_BYTES = 1 << 20
+CHUNK_LINES = 50  # asked of one process at a time; requests that share much tend to stand together
 
 
 @click.command(name="batch")
@@ -26,16 +28,14 @@ MAX_LINE_BYTES = 1 << 20
 def command(requests: str, machine_file: str | None, gpus: tuple[str, ...], ram: str | None) -> int:
     """Answer REQUESTS (JSON, one per line; '-' is standard input) with one JSON answer per line, in order.
 
-    A bad line is answered with {"schema": 1, "error": "..."} in its place, and the exit code is 1.
+    A bad line is answered with {"schema": 1, "error": "..."} in its place, and the exit code is 1. Long inputs are
+    answered by as many processes as there are processors.
     """
     machine = chosen_machine(machine_file, gpus, ram)
     code = 0
-    for line in _lines(requests):
-        if not line.strip():
-            continue
-        found = answer_line(line, machine)
-        code = 1 if "error" in found else code
-        sys.stdout.write(json.dumps(found, separators=(",", ":")) + "\n")
+    for text, is_error in _answers(_lines(requests), machine):
+        code = 1 if is_error else code
+        sys.stdout.write(text)
     return code
 
 
@@ -43,11 +43,38 @@ def _lines(requests: str) -> Iterator[bytes]:
     try:
         with click.open_file(requests, "rb") as stream:
             while line := stream.readline(MAX_LINE_BYTES + 1):
-                yield line
+                if line.strip():
+                    yield line
                 while len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
                     line = stream.readline(MAX_LINE_BYTES + 1)
     except OSError as error:
         raise UsageError(f"cannot read {requests!r}: {error.strerror}") from None
+
+
+def _answers(lines: Iterator[bytes], machine: Machine | None) -> Iterator[tuple[str, bool]]:
+    """Yield each line's answer, and whether it is an error, in order."""
+    read = [chunk for _ in range(2) if (chunk := list(islice(lines, CHUNK_LINES)))]
+    tasks = _tasks(chain(read, iter(lambda: list(islice(lines, CHUNK_LINES)), [])), machine)
+    if len(read) < 2:
+        return chain.from_iterable(map(answer_lines, tasks))
+    from planner.cli.processes import in_processes  # noqa: PLC0415 - short inputs need no processes
+
+    return chain.from_iterable(in_processes(answer_lines, tasks))
+
+
+def _tasks(chunks: Iterable[list[bytes]], machine: Machine | None) -> Iterator[tuple[list[bytes], Machine | None]]:
+    """Yield each chunk with the machine it is about; this one is looked at once, and only if a line needs it."""
+    for chunk in chunks:
+        if machine is None and any(b'"machine"' not in line for line in chunk):
+            machine = this_machine()
+        yield chunk, machine
+
+
+def answer_lines(task: tuple[list[bytes], Machine | None]) -> list[tuple[str, bool]]:
+    """Return the answers to some lines as text, and whether they are errors."""
+    lines, machine = task
+    found = [answer_line(line, machine) for line in lines]
+    return [(json.dumps(one, separators=(",", ":")) + "\n", "error" in one) for one in found]
 
 
 def answer_line(line: bytes, machine: Machine | None) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from planner.detect.found import attempt, read_small
+from planner.frozen import dataclass
 from planner.machine import Host
 from planner.units import KIB, format_bytes
 
@@ -109,6 +109,11 @@ def _meminfo(text: str, name: str) -> int:
 def _asked_memory(psutil: Any) -> tuple[int, int] | None:  # noqa: ANN401
     memory = attempt(None, lambda: psutil.virtual_memory())  # noqa: PLW0108 - the attribute may be what is missing
     return None if memory is None else (int(memory.total), min(int(memory.available), int(memory.total)))
+
+
+def usable_threads(root: Path) -> int:
+    """Return how many threads may work at once here: the processors of this process' affinity, within the quota."""
+    return _n_cores(os.cpu_count(), root)
 
 
 def _n_cores(n_physical: int | None, root: Path) -> int:

@@ -29,6 +29,7 @@ AXES = {
     "--image": ["none", "640x480", "1024x1024", "1920x1080"],
     "--gpu": ["RTX 3070", "RTX 3090", "RTX 4090", "A100 80GB", "RTX 3090:2"],
 }
+BY_CLOCK = "batch, 1,000 requests, by clock"  # of two or more processors, which it uses
 SWEEP = [word for option, values in AXES.items() for value in values for word in (option, value)]
 
 
@@ -43,7 +44,7 @@ def commands(folder: Path) -> Iterator[tuple[str, list[str], float, int]]:
     yield "limits", ["limits", MODEL, *BOX], 0.3, 7
     yield "recommend, whole catalogue", ["recommend", *BOX], 1.0, 3
     yield "sweep, 1,000 cells", ["sweep", MODEL, "qwen2.5-vl-7b", *SWEEP], 1.5, 3
-    yield "batch, 1,000 varied requests", ["batch", str(requests), *BOX], 10.0, 1
+    yield BY_CLOCK, ["batch", str(requests), *BOX], 2.0, 3
 
 
 def varied_requests(count: int) -> Iterator[dict[str, object]]:
@@ -83,13 +84,16 @@ def calls() -> Iterator[tuple[str, Callable[[], object], float, int]]:
     yield "one bound", lambda: bound_bytes(replace(request, n_cells=next(workloads).context_tokens)), 0.00005, 2000
 
 
-def seconds_of_command(words: list[str]) -> float:
-    """Return the processor time of one whole run of the command."""
+def seconds_of_command(words: list[str], *, by_clock: bool = False) -> float:
+    """Return the processor time of one whole run of the command, or how long one waits for it."""
+    started = time.perf_counter()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     program = [sys.executable, "-c", "from planner.cli import main; main()", *words]
     found = subprocess.run(program, cwd=ROOT, capture_output=True, check=False)
     if found.returncode not in (0, 3, 4):
         raise SystemExit(found.stderr.decode())
+    if by_clock:
+        return time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -114,7 +118,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, words, allowed_s, n_runs in commands(Path(folder)):
             seconds_of_command(words)  # writes the byte code
-            print(row(name, [seconds_of_command(words) for _ in range(n_runs)], allowed_s), flush=True)
+            print(
+                row(name, [seconds_of_command(words, by_clock=name == BY_CLOCK) for _ in range(n_runs)], allowed_s),
+                flush=True,
+            )
     sys.path.insert(0, str(ROOT))
     for name, call, allowed_s, n_runs in calls():
         print(row(name, [seconds_of_call(call) for _ in range(n_runs)], allowed_s), flush=True)

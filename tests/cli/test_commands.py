@@ -166,6 +166,20 @@ def test_batch_answers_in_order_and_in_place():
     assert "unknown" in answers[2]["error"]
 
 
+def test_a_long_batch_is_answered_as_a_short_one(monkeypatch: pytest.MonkeyPatch):
+    """By several processes: the same answers, in order, bad lines in their place."""
+    monkeypatch.setattr("planner.cli.processes.usable_threads", lambda _: 2)
+    asked = {"model": "llava-1.6-mistral-7b", "machine": {"gpus": [{"total": "24GiB"}], "ram": "32GiB"}}
+    lines = [json.dumps({**asked, "workload": {"context": 2048 + 256 * (i % 30)}}) for i in range(120)]
+    lines[70] = "not json"
+    code, out, err = run("batch", stdin="\n".join(lines).encode())
+    answers = out.splitlines()
+    assert (code, err, len(answers)) == (1, "", 120)
+    assert [i for i, answer in enumerate(answers) if "error" in json.loads(answer)] == [70]
+    for i in (0, 49, 50, 100, 119):
+        assert run("batch", stdin=lines[i].encode())[1] == answers[i] + "\n"
+
+
 def test_tokens_are_counted_by_the_models_processor_where_llama_cpp_has_no_rule():
     """The first trouble needs no engine named; an engine asked for is not replaced."""
     code, out, _ = run("tokens", "llama3.2-vision", "--image", "3200x2400")
