@@ -81,7 +81,17 @@ def test_an_importance_matrix_spares_the_first_eighth_of_ffn_down():
     assert item.high_bytes == item.expected_bytes
 
 
-@pytest.mark.parametrize(("quantization", "source"), [("IQ4_XS", "model.gguf"), ("Q4_K_M", None), ("Q8_0", None)])
+@pytest.mark.parametrize(("quantization", "block_bytes"), [("Q4_0", 20 - 18), ("Q5_0", 24 - 22)])
+def test_an_importance_matrix_adds_a_minimum_to_each_block(quantization, block_bytes):
+    """Q4_0 of a profile: high has the first 4 of 32 ffn_down in Q4_1, expected and low in Q4_0; Q5_0 likewise."""
+    item = weights(quantization)
+    assert item.high_bytes - item.expected_bytes == 4 * 4096 * 14336 * block_bytes // 32
+    assert item.low_bytes == item.expected_bytes
+
+
+@pytest.mark.parametrize(
+    ("quantization", "source"), [("IQ4_XS", "model.gguf"), ("Q4_0", "model.gguf"), ("Q4_K_M", None), ("Q8_0", None)]
+)
 def test_files_and_other_types_are_exact(quantization, source):
     """A file says itself what is in it, and other types do not depend on it: low is high."""
     item = weights(quantization, source)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from planner.budget import Budget, DeviceBudget, ImageTokens, Item, exact_item
 from planner.engines.llama_cpp.bound import bound_bytes
 from planner.engines.llama_cpp.compute import ComputeBuffers, compute_buffers, output_buffer_bytes
-from planner.engines.llama_cpp.importance import spared_bytes
+from planner.engines.llama_cpp.importance import matrix_bytes
 from planner.engines.llama_cpp.kv_cache import kv_cache_bytes
 from planner.engines.llama_cpp.layout import HOST
 from planner.engines.llama_cpp.run import Run, device_names, graph_request
@@ -157,7 +157,7 @@ def _stored_items(run: Run, device: int, weights: Mapping[int, int], cache: Mapp
 
 
 def _weights_item(run: Run, device: int, n_bytes: int) -> Item:
-    """Return the item; low is what a file made with an importance matrix holds, where that makes a difference."""
+    """Return the item; its range is what files made with and without an importance matrix hold, where they differ."""
     item = exact_item(
         "weights",
         "language",
@@ -166,8 +166,10 @@ def _weights_item(run: Run, device: int, n_bytes: int) -> Item:
         source=f"{SOURCE}; {run.model.source or 'profile'}",
         quantization=run.model.quantization or "as stored",
     )
-    spared = spared_bytes(run.model, run.layout).get(device, 0)
-    return replace(item, low_bytes=n_bytes - spared, basis="modelled") if spared else item
+    more = matrix_bytes(run.model, run.layout).get(device, 0)
+    if not more:
+        return item
+    return replace(item, low_bytes=n_bytes + min(more, 0), high_bytes=n_bytes + max(more, 0), basis="modelled")
 
 
 def _compute_items(run: Run, traits: GraphTraits | None) -> list[Item]:

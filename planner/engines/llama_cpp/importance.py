@@ -1,8 +1,8 @@
 """Files that a profile stands for may have been made with an importance matrix, which changes what is in them.
 
-The quantiser gives the first eighth of the layers' ``ffn_down`` Q5_K in an IQ4_XS or IQ4_NL file only where it has no
-such matrix (llama.cpp, src/llama-quant.cpp). Most published files of these types were made with one; a published log of
-GLM-Z1-32B in IQ4_XS has exactly that much less.
+In the first eighth of the layers the quantiser then stores ``ffn_down`` otherwise: an IQ4_XS or IQ4_NL file holds less
+than without one, a Q4_0 or Q5_0 file more. Most published files of these types were made with one; a published log of
+GLM-Z1-32B in IQ4_XS has exactly that much less. Source: src/llama-quant.cpp, llama.cpp 0.5.0-dev.
 """
 
 from __future__ import annotations
@@ -14,24 +14,33 @@ from planner.engines.llama_cpp.weights import stored_bytes
 from planner.model import Language, Model
 from planner.remembered import remembered
 
-PLAIN = {"IQ4_XS": "iq4_xs", "IQ4_NL": "iq4_nl"}
+FORMATS_WITHOUT_AND_WITH = {
+    "IQ4_XS": ("q5_k", "iq4_xs"),
+    "IQ4_NL": ("q5_k", "iq4_nl"),
+    "Q4_0": ("q4_0", "q4_1"),
+    "Q5_0": ("q5_0", "q5_1"),
+}
 
 
-def spared_bytes(model: Model, layout: Layout) -> Mapping[int, int]:
-    """Return what each device holds less where the file was made with an importance matrix; a file itself is known."""
-    plain = PLAIN.get(model.quantization or "")
-    if plain is None or not model.source.startswith("profile "):
+def matrix_bytes(model: Model, layout: Layout) -> Mapping[int, int]:
+    """Return what each device holds more (or less) where the file was made with an importance matrix.
+
+    Nothing for a file that was read, which says what is in it.
+    """
+    formats = FORMATS_WITHOUT_AND_WITH.get(model.quantization or "")
+    if formats is None or not model.source.startswith("profile "):
         return {}
-    return _spared(model.language, layout, plain)
+    return _differences(model.language, layout, *formats)
 
 
 @remembered
-def _spared(language: Language, layout: Layout, plain: str) -> Mapping[int, int]:
-    spared: dict[int, int] = {}
+def _differences(language: Language, layout: Layout, without: str, with_one: str) -> Mapping[int, int]:
+    found: dict[int, int] = {}
     for tensor, device in place_weights(language, layout):
         layer = layer_of(tensor.name)
-        if layer is None or layer >= language.n_layers // 8 or tensor.format != "q5_k" or "ffn_down" not in tensor.name:
+        if layer is None or layer >= language.n_layers // 8 or tensor.format != without:
             continue
-        sizes = (stored_bytes(word, tensor.shape, on_gpu=device != HOST) for word in (tensor.format, plain))
-        spared[device] = spared.get(device, 0) + next(sizes) - next(sizes)
-    return spared
+        if "ffn_down" in tensor.name:
+            before, after = (stored_bytes(word, tensor.shape, on_gpu=device != HOST) for word in (without, with_one))
+            found[device] = found.get(device, 0) + after - before
+    return found
