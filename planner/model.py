@@ -76,12 +76,13 @@ class CrossAttention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatedDeltaNet:
-    """Linear attention with a gated delta rule: constant state per sequence."""
+    """Linear attention with a gated delta rule: constant state per sequence. ``joint_gates``: both of one tensor."""
 
     n_key_heads: int
     n_value_heads: int
     head_dim: int
     conv_kernel: int
+    joint_gates: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,8 @@ def language_tensors(language: Language) -> tuple[Entry, ...]:
 
     Facts it heeds: ``embedding_rows`` (where the embedding has more rows than the output), ``name.ffn_norm`` and
     ``name.output_norm`` (architectures that spell these differently), ``output_bias``, ``norm_bias``,
-    ``parallel_blocks`` (one norm feeds attention and feed-forward), ``layer_output_scale``, ``ssm_norms``.
+    ``parallel_blocks`` (one norm feeds attention and feed-forward), ``no_pre_norms`` (norms only after each block),
+    ``layer_output_scale``, ``ssm_norms``, ``altup`` (copies of the residual stream) with ``laurel_rank``.
     """
     found = list(_head(language))
     for index, layer in enumerate(language.layers):
@@ -44,12 +45,28 @@ def language_tensors(language: Language) -> tuple[Entry, ...]:
 
 def layer_tensors(language: Language, layer: Layer) -> tuple[Entry, ...]:
     """Return the tensors of one layer by their name after ``blk.N.``."""
-    ffn_norm = str(language.facts.get("name.ffn_norm", "ffn_norm")) + ".weight"
+    ffn_norm = str(language.facts.get("name.ffn_norm", "ffn_norm"))
     flags = frozenset(flag for flag in _FLAGS if language.facts.get(flag))
-    return _layer(layer, (language.n_embd, language.n_embd_per_layer), ffn_norm, flags)
+    usual = _layer(layer, (language.n_embd, language.n_embd_per_layer), ffn_norm, flags)
+    n_copies, rank = language.facts.get("altup"), language.facts.get("laurel_rank")
+    if not isinstance(n_copies, int) or not isinstance(rank, int):
+        return usual
+    return (*usual, *_altup(language.n_embd, n_copies, rank))
 
 
-_FLAGS = ("layer_output_scale", "norm_bias", "parallel_blocks", "ssm_norms")
+def _altup(n_embd: int, n_copies: int, rank: int) -> Iterator[Entry]:
+    """Yield what keeps several copies of the stream, and the low-rank branch beside attention."""
+    yield "altup_correct_coef.weight", (n_copies, n_copies)
+    yield "altup_correct_scale.weight", (n_embd,)
+    yield "altup_predict_coef.weight", (n_copies, n_copies * n_copies)
+    yield "altup_router.weight", (n_embd, n_copies)
+    yield "altup_router_norm.weight", (n_embd,)
+    yield "laurel_l.weight", (n_embd, rank)
+    yield "laurel_r.weight", (rank, n_embd)
+    yield "laurel_post_norm.weight", (n_embd,)
+
+
+_FLAGS = ("layer_output_scale", "no_pre_norms", "norm_bias", "parallel_blocks", "ssm_norms")
 
 
 def _head(language: Language) -> Iterator[Entry]:
@@ -71,6 +88,10 @@ def _head(language: Language) -> Iterator[Entry]:
         yield "per_layer_token_embd.weight", (width, n_vocab)
         yield "per_layer_model_proj.weight", (n_embd, width)
         yield "per_layer_proj_norm.weight", (language.n_embd_per_layer,)
+    n_copies = language.facts.get("altup")
+    if isinstance(n_copies, int):
+        yield "altup_proj.weight", (n_embd, n_embd, n_copies - 1)
+        yield "altup_unembd_proj.weight", (n_embd, n_embd, n_copies - 1)
 
 
 _LONG_AND_SHORT = ("rope_factors_long.weight", "rope_factors_short.weight")
@@ -80,16 +101,14 @@ _LONG_AND_SHORT = ("rope_factors_long.weight", "rope_factors_short.weight")
 def _layer(layer: Layer, widths: tuple[int, int], ffn_norm: str, flags: frozenset[str]) -> tuple[Entry, ...]:
     """Return the tensors of a layer; layers repeat, so what was asked once is kept."""
     n_embd, n_embd_per_layer = widths
-    found: list[Entry] = [("attn_norm.weight", (n_embd,))]
-    if "norm_bias" in flags:
-        found.append(("attn_norm.bias", (n_embd,)))
+    found: list[Entry] = [] if "no_pre_norms" in flags else _norm("attn_norm", n_embd, flags)
     found += _mixer(layer.mixer, n_embd, ssm_norms="ssm_norms" in flags)
     if layer.post_norms:
         found.append(("post_attention_norm.weight", (n_embd,)))
     if "layer_output_scale" in flags:
         found.append(("layer_output_scale.weight", (1,)))
-    if layer.ffn is not None and "parallel_blocks" not in flags:
-        found.append((ffn_norm, (n_embd,)))
+    if layer.ffn is not None and flags.isdisjoint(("parallel_blocks", "no_pre_norms")):
+        found += _norm(ffn_norm, n_embd, flags)
     if layer.ffn is not None:
         found += ffn_tensors(layer.ffn, n_embd)
     if layer.post_norms:
@@ -101,6 +120,12 @@ def _layer(layer: Layer, widths: tuple[int, int], ffn_norm: str, flags: frozense
             ("post_norm.weight", (n_embd,)),
         ]
     return tuple(found)
+
+
+def _norm(name: str, n_embd: int, flags: frozenset[str]) -> list[Entry]:
+    """Return the weight of a norm, and its bias where norms have one."""
+    words = ("weight", "bias") if "norm_bias" in flags else ("weight",)
+    return [(f"{name}.{word}", (n_embd,)) for word in words]
 
 
 def _prediction_layer(language: Language) -> Iterator[Entry]:
@@ -207,8 +232,11 @@ def _delta_net(mixer: GatedDeltaNet, n_embd: int) -> Iterator[Entry]:
     yield "ssm_conv1d.weight", (mixer.conv_kernel, channels)
     yield "ssm_dt.bias", (n_values,)
     yield "ssm_a", (n_values,)
-    yield "ssm_beta.weight", (n_embd, n_values)
-    yield "ssm_alpha.weight", (n_embd, n_values)
+    if mixer.joint_gates:
+        yield "ssm_ba.weight", (n_embd, 2 * n_values)
+    else:
+        yield "ssm_beta.weight", (n_embd, n_values)
+        yield "ssm_alpha.weight", (n_embd, n_values)
     yield "ssm_norm.weight", (mixer.head_dim,)
     yield "ssm_out.weight", (value, n_embd)
 

@@ -3,6 +3,7 @@
 ``llamacpp_text.csv.gz``, ``llamacpp_text_2026.csv.gz``: one line per case and device; sizes without allocation.
 ``llamacpp_fresh.jsonl.gz``: random models and settings that were never looked at while the simulation was written;
 lines with ``tensors`` describe a model, the others are cases of it, some of them really allocated.
+``llamacpp_families.jsonl.gz``: the same for architectures added since, asked after their data had been written.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from gguf_headers import headers, read_bytes
 
 from planner.catalog import load_data
-from planner.engines.llama_cpp.run import graph_request, resolve_run
+from planner.engines.llama_cpp.run import Run, graph_request, resolve_run
 from planner.engines.llama_cpp.settings import LlamaCppSettings
 from planner.engines.llama_cpp.traits import GraphRequest, traits_from
 from planner.machine import Gpu, Host, Machine
@@ -42,12 +43,17 @@ class Case:
     allocated: bool
     n_copies: int
     compute_bytes: dict[str, int]
+    weight_bytes: dict[str, int] = field(default_factory=dict)  # nothing where the file was mapped
+    cache_bytes: dict[str, int] = field(default_factory=dict)  # of the GPUs
+
+    def run(self) -> Run:
+        """Return the run that the settings lead to."""
+        model = Model(name=self.name, family=self.language.architecture, language=self.language)
+        return resolve_run(model, Workload(), self.machine, self.settings)
 
     def request(self) -> GraphRequest:
         """Return the request for compute buffers of this case."""
-        model = Model(name=self.name, family=self.language.architecture, language=self.language)
-        run = resolve_run(model, Workload(), self.machine, self.settings)
-        return graph_request(run, traits()[self.language.architecture], pinned=self.allocated)
+        return graph_request(self.run(), traits()[self.language.architecture], pinned=self.allocated)
 
     def missed(self, found: tuple[int, ...]) -> dict[str, tuple[int, int]]:
         """Return the devices where ``found`` (the host's last) is not what the engine gave, with both figures."""
@@ -135,13 +141,14 @@ def fresh_cases() -> list[Case]:
     """Return the cases of the random models."""
     languages: dict[str, Language] = {}
     cases = []
-    with gzip.open(DATA / "llamacpp_fresh.jsonl.gz", "rt") as file:
-        for line in file:
-            record = json.loads(line)
-            if "tensors" in record:
-                languages[record["model"]] = _fresh_language(record)
-            else:
-                cases.append(_fresh_case(record, languages[record["model"]]))
+    for name in ("llamacpp_fresh", "llamacpp_families"):
+        with gzip.open(DATA / f"{name}.jsonl.gz", "rt") as file:
+            for line in file:
+                record = json.loads(line)
+                if "tensors" in record:
+                    languages[record["model"]] = _fresh_language(record)
+                else:
+                    cases.append(_fresh_case(record, languages[record["model"]]))
     return cases
 
 
@@ -167,4 +174,6 @@ def _fresh_case(record: dict, language: Language) -> Case:
         allocated=record["allocated"],
         n_copies=record["sched_copies"],
         compute_bytes=record["compute_bytes"],
+        weight_bytes=record.get("weight_bytes", {}),
+        cache_bytes=record.get("cache_bytes", {}),
     )

@@ -9,15 +9,19 @@ from collections import defaultdict
 from dataclasses import replace
 
 import pytest
+from llamacpp_rows import HOST as HOST_NAME
 from llamacpp_rows import Case, fresh_cases, measured_case, table, traits
 
 from planner.engines.llama_cpp.bound import bound_bytes
 from planner.engines.llama_cpp.compute import _buffers, _scheduled, compute_buffers, output_buffer_bytes
 from planner.engines.llama_cpp.flash_attention import mixer_supported
+from planner.engines.llama_cpp.kv_cache import kv_cache_bytes
 from planner.engines.llama_cpp.language_graph import language_graph
+from planner.engines.llama_cpp.layout import HOST
 from planner.engines.llama_cpp.schedule import arenas
 from planner.engines.llama_cpp.shortening import find_runs, kept_layers, layer_signatures
 from planner.engines.llama_cpp.traits import traits_from
+from planner.engines.llama_cpp.weights import weights_bytes
 from planner.model import Tensor
 from planner.units import MIB
 
@@ -85,6 +89,18 @@ for _case in fresh_cases():
 def test_random_models_to_the_byte(architecture):
     """Shapes and settings drawn at random, a third of them really allocated, are met as exactly."""
     assert missed(FRESH[architecture]) == {}
+
+
+@pytest.mark.parametrize("architecture", sorted(FRESH))
+def test_random_models_weights_and_caches(architecture):
+    """Where the engine's figures were kept, weights and caches are met to the byte too."""
+    for case in FRESH[architecture]:
+        run = case.run()
+        weights = weights_bytes(run.language, run.layout)
+        caches = kv_cache_bytes(run.language, run.layout, run.cache)
+        for found, given in ((weights, case.weight_bytes), (caches, case.cache_bytes)):
+            own = {HOST_NAME if device == HOST else f"CUDA{device}": n_bytes for device, n_bytes in found.items()}
+            assert {name: own.get(name, 0) for name in given} == given, case.name
 
 
 def some_cases(n: int) -> list[Case]:

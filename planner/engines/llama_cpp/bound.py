@@ -45,7 +45,7 @@ class LayerWidths:
 class Widths:
     """Of a whole model: its distinct layers and which of them each layer is; every weight's layer and bytes.
 
-    ``per_layer``: elements per token of all layers' own inputs together.
+    ``per_layer``: elements per token of all layers' own inputs together. ``n_copies``: of the residual stream.
     """
 
     distinct: tuple[LayerWidths, ...]
@@ -53,6 +53,7 @@ class Widths:
     weights: Mapping[str, tuple[int, int]]
     sharing: tuple[tuple[int, int], ...]  # (layer, the layer whose cache it reads)
     per_layer: int
+    n_copies: int
     output_bytes: int
 
 
@@ -125,7 +126,7 @@ def _input_bytes(request: GraphRequest, widths: Widths, n_tokens: int) -> int:
     mask = 2 if request.flash_attn else 4
     cells = request.n_cells + request.n_window_cells
     values = 0 if request.flash_attn else 8 * 2 * max((layer.value_row for layer in widths.distinct), default=0)
-    stream = 4 * request.language.n_embd * (2 + request.language.n_deepstack_layers)
+    stream = 4 * request.language.n_embd * (2 * widths.n_copies + request.language.n_deepstack_layers)
     return SMALL_BYTES + n_tokens * (stream + mask * cells + values + 8 * widths.per_layer + 64)
 
 
@@ -207,6 +208,7 @@ def _widths(language: Language) -> Widths:
             if isinstance(layer.mixer, Attention) and layer.mixer.kv_source_layer is not None
         ),
         per_layer=language.n_embd_per_layer * n_layers,
+        n_copies=next((1 + one.shape[-1] for one in language.tensors if one.name == "altup_proj.weight"), 1),
         output_bytes=output,
     )
 
@@ -217,8 +219,10 @@ def _layer_widths(language: Language, index: int, tensors: Iterable[Tensor]) -> 
     n_heads = _n_heads(language, index, mixer)
     used = _number(language.facts.get("expert_used_count"), index)
     key_row, value_row = _cache_rows(shapes, mixer)
+    further = shapes.get("altup_router.weight", (0, 1))[1] - 1  # copies of the stream beside the first
     return LayerWidths(
-        results=sum(_result_width(name, shape, n_heads, used) for name, shape in shapes.items()),
+        results=sum(_result_width(name, shape, n_heads, used) for name, shape in shapes.items())
+        + further * language.n_embd * STREAMS // ROOM,
         key_row=key_row,
         value_row=value_row,
         n_heads=n_heads if key_row else 0,

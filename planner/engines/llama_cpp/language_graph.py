@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from planner.engines.llama_cpp.graph import Graph, Node
+from planner.engines.llama_cpp.kinds.altup import altup_layer, closed, opened
 from planner.engines.llama_cpp.kinds.attention import gated_attention, grouped_attention
 from planner.engines.llama_cpp.kinds.context import Build
 from planner.engines.llama_cpp.kinds.ffn import dense_ffn, experts_beside_dense, experts_ffn
@@ -48,7 +49,7 @@ def language_graph(request: GraphRequest, layers: Sequence[int] | None = None) -
 
 def _known(layer: Layer) -> bool:
     mixer = layer.mixer
-    return not isinstance(mixer, CrossAttention) and not (isinstance(mixer, Attention) and mixer.qk_norm == "model")
+    return not isinstance(mixer, CrossAttention)
 
 
 def _unread(b: Build) -> list[str]:
@@ -75,13 +76,18 @@ def _projections_of_sharing_layers(b: Build) -> set[str]:
 def _list_all(b: Build, layers: Sequence[int]) -> None:
     stream, embedding = _embedding(b)
     per_layer = _per_layer_embedding(b, stream) if b.language.n_embd_per_layer else None
+    copied = b.fact("altup") and per_layer is not None
+    stream = opened(b, stream) if copied else stream
     for i in layers:
         b.graph.layer = i
-        stream = _layer(b, b.language.layers[i], stream, per_layer)
+        layer = b.language.layers[i]
+        stream = (
+            altup_layer(b, layer, stream, per_layer) if copied and per_layer else _layer(b, layer, stream, per_layer)
+        )
         if b.traits.deepstack and i < b.language.n_deepstack_layers:
             stream = b.graph.add(stream, _deepstack(b, embedding, i), "deepstack")
     b.graph.layer = -1
-    _output(b, stream)
+    _output(b, closed(b, stream) if copied else stream)
 
 
 def _embedding(b: Build) -> tuple[Node, Node]:
@@ -119,7 +125,7 @@ def _per_layer_embedding(b: Build, stream: Node) -> Node:
 def _layer(b: Build, layer: Layer, stream: Node, per_layer: Node | None) -> Node:
     """List one layer over the residual ``stream``; return the stream after it."""
     g = b.graph
-    normed = b.norm(stream, "attn_norm")
+    normed = stream if b.fact("no_pre_norms") else b.norm(stream, "attn_norm")
     if b.traits.norm_expanded:
         g.expand(normed)
     if b.traits.parallel != "no":
@@ -176,7 +182,7 @@ def _mixer(b: Build, layer: Layer, x: Node) -> Node:
 def _ffn(b: Build, ffn: Ffn, stream: Node) -> Node:
     if isinstance(ffn, MoeFfn) and b.traits.dense_beside_experts:
         return experts_beside_dense(b, stream, ffn)
-    normed = b.norm(stream, str(b.facts.get("name.ffn_norm", "ffn_norm")))
+    normed = stream if b.fact("no_pre_norms") else b.norm(stream, str(b.facts.get("name.ffn_norm", "ffn_norm")))
     return dense_ffn(b, normed, ffn) if isinstance(ffn, DenseFfn) else experts_ffn(b, normed, ffn)
 
 
@@ -197,8 +203,8 @@ def _add_own_input(b: Build, stream: Node, per_layer: Node) -> Node:
 def _output(b: Build, stream: Node) -> None:
     """List the last norm and the logits; what the program reads afterwards is flagged as output."""
     g, rule = b.graph, b.traits.output_rows
-    if rule == "before_norm":
-        stream.is_output = True
+    if rule in ("before_norm", "merged"):
+        stream.is_output = rule == "before_norm"
         stream = g.get_rows(stream, b.output_rows())
     stream = b.norm(stream, str(b.facts.get("name.output_norm", "output_norm")), layer=False)
     stream.is_output = True

@@ -16,20 +16,24 @@ class GraphTraits:
     """How the engine puts the layer kinds of one architecture together, where that is no matter of its tensors.
 
     ``positions``: numbers per token that rotate queries and keys; ``sectioned`` is 4 where the file has sections.
-    ``rotary``: ``stepped`` leaves every n-th layer (``no_rope_layer_step``) without, ``windowed`` all without a window.
+    ``rotary``: ``stepped`` leaves every n-th layer (``no_rope_layer_step``) without, ``windowed`` all without a window,
+    ``windowed_if_any`` the same where some layer has one, ``by_file`` none where the file says that
+    ``rope.scaling.finetuned`` is false.
     ``rotary_factors``: which layers read the stored frequency factors. ``qk_norm``: whether the weighted norms of
     queries and keys stand before or after the rotation; ``rotated_norm``: an unweighted one after it, on layers that
     rotate. ``temperature``: which queries are multiplied by an input; ``by_file`` all, where the file has a
     ``attention.temperature_scale``. ``score_softcap``: scores without flash attention pass through a tanh.
     ``norm_expanded``: the first norm is computed before anything else of its layer. ``layer_norm``: norms subtract the
     mean. ``attention_sum``, ``ffn_sum``: which operand of the residual sum stands first; ``parallel``: both blocks read
-    the same norm and are added at the end, the one named first. ``shared_gate``: how the shared expert's gate is made.
-    ``output_rows``: where the rows that need logits are picked. ``deepstack``: image features are added after the first
-    layers. ``embedding_scale``, ``residual_scale``, ``logit_scale``: multiplied even where the file has no such key.
+    the same norm and are added at the end, the one named first. ``activation``: of blocks without a gate.
+    ``shared_gate``: how the shared expert's gate is made. ``output_rows``: where the rows that need logits are picked,
+    ``before_norm`` of a stream that is read afterwards, ``merged`` of one that is not.
+    ``deepstack``: image features are added after the first layers. ``embedding_scale``, ``residual_scale``,
+    ``logit_scale``: multiplied even where the file has no such key.
     """
 
     positions: Literal["one", "four", "sectioned", "none"] = "one"
-    rotary: Literal["all", "stepped", "windowed", "none"] = "all"
+    rotary: Literal["all", "stepped", "windowed", "windowed_if_any", "by_file", "none"] = "all"
     rotary_factors: Literal["none", "all", "full_layers"] = "none"
     qk_norm: Literal["before", "after"] = "before"
     rotated_norm: bool = False
@@ -42,10 +46,11 @@ class GraphTraits:
     attention_sum: Literal["result", "stream"] = "result"
     ffn_sum: Literal["result", "stream"] = "result"
     parallel: Literal["no", "ffn_first", "attention_first"] = "no"
+    activation: Literal["gelu", "relu_sqr"] = "gelu"
     shared_gate: Literal["sigmoid", "silu_ratio"] = "sigmoid"
     weights_before_experts: bool = False
     dense_beside_experts: bool = False
-    output_rows: Literal["last_layer", "after_norm", "before_norm"] = "last_layer"
+    output_rows: Literal["last_layer", "after_norm", "before_norm", "merged"] = "last_layer"
     deepstack: bool = False
     embedding_scale: bool = False
     residual_scale: bool = False

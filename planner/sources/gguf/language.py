@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from planner.model import Layer, Number
     from planner.sources.gguf.file import GgufFile
 
-_RECURRENT = ("ssm_in.weight", "ssm_alpha.weight", "shortconv.conv.weight")
+_RECURRENT = ("ssm_in.weight", "ssm_alpha.weight", "ssm_ba.weight", "shortconv.conv.weight")
 _SPARED = frozenset({"attn_k.weight", "attn_v.weight", "attn_k_norm.weight"})  # where another layer's cache is read
 _ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 

@@ -57,7 +57,7 @@ def window_tokens(
     if not isinstance(rule, dict):
         return (None,) * n_layers
     tokens = keys.integer("attention.sliding_window", rule.get("tokens", rule.get("default_tokens", 0)))
-    if tokens == 0:
+    if tokens == 0 or rule.get("at_layers", n_layers) != n_layers:
         return (None,) * n_layers
     width = int(rule.get("tokens", tokens))
     return tuple(width if windowed else None for windowed in _windowed(keys, rule, n_layers, recurrent))
@@ -78,7 +78,8 @@ def _mixer(reading: Reading, index: int, block: Block) -> Mixer | None:
     makers: tuple[tuple[str, Callable[[], Mixer]], ...] = (
         ("attn_kv_a_mqa.weight", lambda: _latent(reading.keys, block)),
         ("cross_attn_q_proj.weight", lambda: _cross(reading.keys, reading.n_embd)),
-        ("ssm_alpha.weight", lambda: _delta_net(reading.keys)),
+        ("ssm_alpha.weight", lambda: _delta_net(reading.keys, joint_gates=False)),
+        ("ssm_ba.weight", lambda: _delta_net(reading.keys, joint_gates=True)),
         ("shortconv.conv.weight", lambda: ShortConv(conv_kernel=reading.keys.integer("shortconv.l_cache"))),
         ("ssm_in.weight", lambda: _mamba(reading.keys, block)),
         ("attn_q.weight", lambda: _attention(reading, index, block)),
@@ -138,9 +139,9 @@ def _qk_norm(block: Block, key_dim: int) -> Literal["none", "head", "model"]:
 
 def _kv_source(reading: Reading, index: int) -> int | None:
     """Return the layer whose cache this one reads: the last of its kind before the sharing layers."""
-    n_shared = reading.keys.integer("attention.shared_kv_layers", 0)
-    first_sharing = reading.n_stored_layers - n_shared
-    if not n_shared or index < first_sharing:
+    first_sharing = reading.n_stored_layers - reading.keys.integer("attention.shared_kv_layers", 0)
+    first_sharing = int(str(reading.rules.get("own_caches", first_sharing)))
+    if index < first_sharing:
         return None
     return first_sharing - (2 if reading.windows[index] is not None else 1)
 
@@ -170,12 +171,13 @@ def _cross(keys: Keys, n_embd: int) -> CrossAttention:
     )
 
 
-def _delta_net(keys: Keys) -> GatedDeltaNet:
+def _delta_net(keys: Keys, *, joint_gates: bool) -> GatedDeltaNet:
     return GatedDeltaNet(
         n_key_heads=keys.integer("ssm.group_count"),
         n_value_heads=keys.integer("ssm.time_step_rank"),
         head_dim=keys.integer("ssm.state_size"),
         conv_kernel=keys.integer("ssm.conv_kernel"),
+        joint_gates=joint_gates,
     )
 
 

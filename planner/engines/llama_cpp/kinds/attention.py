@@ -30,13 +30,18 @@ def _projections(b: Build, x: Node, mixer: Attention) -> tuple[Node, Node | None
     g, n = b.graph, b.n_tokens
     if mixer.qkv == "fused":
         return _fused_projections(b, x, mixer)
-    q = g.reshape(b.linear(x, "attn_q"), mixer.key_dim, mixer.n_heads, n)
+    q = g.reshape(_whole_norm(b, b.linear(x, "attn_q"), "attn_q_norm", mixer), mixer.key_dim, mixer.n_heads, n)
     if mixer.kv_source_layer is not None:
         return q, None, None
     k_flat = b.linear(x, "attn_k")
     v_flat = b.linear(x, "attn_v") if mixer.value_tensor else k_flat
-    k = g.reshape(k_flat, mixer.key_dim, mixer.n_kv_heads, n)
+    k = g.reshape(_whole_norm(b, k_flat, "attn_k_norm", mixer), mixer.key_dim, mixer.n_kv_heads, n)
     return q, k, g.reshape(v_flat, mixer.value_dim, mixer.n_kv_heads, n)
+
+
+def _whole_norm(b: Build, x: Node, norm: str, mixer: Attention) -> Node:
+    """Return queries or keys normed over all heads together, where the layer has that norm."""
+    return b.norm(x, norm) if mixer.qk_norm == "model" else x
 
 
 def _fused_projections(b: Build, x: Node, mixer: Attention) -> tuple[Node, Node, Node]:
@@ -78,7 +83,11 @@ def rotates(b: Build, mixer: Attention) -> bool:
     rule = b.traits.rotary
     if rule == "stepped":
         return (b.layer + 1) % b.request.rotary_step != 0
-    return rule == "all" or (rule == "windowed" and mixer.window_tokens is not None)
+    if rule == "by_file":
+        return bool(b.facts.get("rope.scaling.finetuned", True))
+    if rule == "all" or (rule == "windowed_if_any" and not b.windowed):
+        return True
+    return rule != "none" and mixer.window_tokens is not None
 
 
 def rotary_factors(b: Build, mixer: Attention) -> Node | None:

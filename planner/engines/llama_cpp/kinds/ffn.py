@@ -14,9 +14,14 @@ def dense_ffn(b: Build, x: Node, ffn: DenseFfn) -> Node:
     """List a dense block: gate and up, their product, down."""
     if ffn.fused:
         return b.linear(b.graph.glu(b.linear(x, "ffn_up")), "ffn_down")
-    if not ffn.gated:
-        return b.linear(b.graph.unary(b.linear(x, "ffn_up"), "gelu"), "ffn_down")
-    return gated_ffn(b, x, "")
+    return gated_ffn(b, x, "") if ffn.gated else b.linear(activated(b, b.linear(x, "ffn_up")), "ffn_down")
+
+
+def activated(b: Build, x: Node) -> Node:
+    """Return the activation of a block without a gate."""
+    if b.traits.activation == "relu_sqr":
+        return b.graph.op("sqr", (b.graph.unary(x, "relu"),))
+    return b.graph.unary(x, "gelu")
 
 
 def gated_ffn(b: Build, x: Node, which: str) -> Node:

@@ -57,8 +57,7 @@ def delta_net(b: Build, x: Node, mixer: GatedDeltaNet) -> Node:
     width = d * (2 * n_keys + n_values)
     qkv = g.reshape(b.linear(x, "attn_qkv"), width, t, s)
     z = b.linear(x, "attn_gate")
-    beta = g.unary(g.reshape(b.linear(x, "ssm_beta"), 1, n_values, t, s), "sigmoid")
-    gate = _decay(b, x, n_values)
+    beta, gate = _joint_gates(b, x, mixer) if mixer.joint_gates else _gates(b, x, n_values)
     joined = _with_history(b, qkv, "conv_state", mixer.conv_kernel, width)
     state_cache = b.state("delta_state", d * d * n_values)
     state = g.reshape(_state_rows(b, state_cache), d, d, n_values, s)
@@ -69,6 +68,8 @@ def delta_net(b: Build, x: Node, mixer: GatedDeltaNet) -> Node:
         for heads, start in ((n_keys, 0), (n_keys, n_keys), (n_values, 2 * n_keys))
     )
     q, k = (g.scale(g.norm(part, None)) for part in (q, k))
+    if mixer.joint_gates and n_keys != n_values:
+        q, k = (_for_each_value_head(b, part, n_values) for part in (q, k))
     shape = (d * n_values, t * s + d * s, 1, 1)
     out = g.op("gated_delta_net", (q, k, v, gate, beta, state), shape, "f32")
     new_state = g.view(
@@ -82,11 +83,35 @@ def delta_net(b: Build, x: Node, mixer: GatedDeltaNet) -> Node:
     return g.reshape(projected, b.language.n_embd, t * s)
 
 
-def _decay(b: Build, x: Node, n_heads: int) -> Node:
+def _gates(b: Build, x: Node, n_heads: int) -> tuple[Node, Node]:
+    """Return how much is written and how much decays, from a projection each."""
     g, t, s = b.graph, b.n_seq_tokens, b.n_seqs
-    alpha = g.reshape(b.linear(x, "ssm_alpha"), n_heads, t, s)
+    beta = g.unary(g.reshape(b.linear(x, "ssm_beta"), 1, n_heads, t, s), "sigmoid")
+    return beta, _decay(b, g.reshape(b.linear(x, "ssm_alpha"), n_heads, t, s))
+
+
+def _joint_gates(b: Build, x: Node, mixer: GatedDeltaNet) -> tuple[Node, Node]:
+    """Return the same two from one projection, whose rows alternate by key head."""
+    g, t, s, n_heads = b.graph, b.n_seq_tokens, b.n_seqs, mixer.n_value_heads
+    share = n_heads // mixer.n_key_heads
+    both = g.reshape(b.linear(x, "ssm_ba"), 2 * share, mixer.n_key_heads, t, s)
+    shape, strides = (share, mixer.n_key_heads, t, s), (both.strides[1], both.strides[2], both.strides[3])
+    beta = g.unary(g.cont(g.view(both, shape, strides)), "sigmoid")
+    alpha = g.cont(g.view(both, shape, strides, offset=4 * share), n_heads, t, s)
+    return g.reshape(beta, 1, n_heads, t, s), _decay(b, alpha)
+
+
+def _decay(b: Build, alpha: Node) -> Node:
+    g, (n_heads, t, s, _) = b.graph, alpha.shape
     alpha = g.unary(g.add(alpha, b.of_layer("ssm_dt.bias")), "softplus")
     return g.reshape(g.mul(alpha, b.of_layer("ssm_a")), 1, n_heads, t, s)
+
+
+def _for_each_value_head(b: Build, x: Node, n_values: int) -> Node:
+    """Return queries or keys repeated for the value heads that share them."""
+    g, (d, n_keys, t, s) = b.graph, x.shape
+    rows = g.reshape(x, d, 1, n_keys, t * s)
+    return g.reshape(g.op("repeat", (rows,), (d, n_values // n_keys, n_keys, t * s)), d, n_values, t, s)
 
 
 def short_conv(b: Build, x: Node, mixer: ShortConv) -> Node:
