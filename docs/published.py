@@ -21,13 +21,14 @@ FIGURES = ROOT / "docs" / "published.json"
 TERMS = {"weights": "weights", "kv_cache": "cache", "tokens": "tokens in the cache", **HOLDS}
 KEPT = (
     *("case", "part", "engine", "source", "term", "where", "fork", "fitted"),
-    *("low", "expected", "high", "as_read", "why"),
+    *("low", "expected", "high", "as_read", "why", "first"),
 )
 INTRODUCTION = """\
 Memory that users and maintainers published (issues, pull requests, READMEs, logs), each asked through the public request
 schema (`python docs/published.py`); the cases stand in `tests/data/field_memory.yaml.gz`, how each is asked and
-what had to be read from its other figures in `tests/data/field_requests.yaml`. The engines' own estimates are not
-measurements and are not here. Sizes in MiB."""
+what had to be read from its other figures in `tests/data/field_requests.yaml`. Logs found later stand whole in
+`tests/data/field_later.yaml`, with the verdict of the first asking, before anything was changed because of them. The
+engines' own estimates are not measurements and are not here. Sizes in MiB."""
 
 
 def record(row: Row) -> dict[str, Any]:
@@ -55,6 +56,9 @@ def summary(records: Iterable[dict[str, Any]]) -> dict[str, float]:
         "inside": sum(row["verdict"] == "inside" for row in totals),
         "above": sum(row["verdict"] == "above" for row in totals),
         "fitted": sum(row["fitted"] for row in totals),
+        "first": sum(bool(row["first"]) for row in totals),
+        "first_inside": sum(row["first"] == "inside" for row in totals),
+        "first_above": sum(row["first"] == "above" for row in totals),
         "fitted_inside": sum(row["fitted"] and row["verdict"] == "inside" for row in totals),
         "cases": len({row["case"] for row in rows}),
     }
@@ -104,14 +108,22 @@ def _summary_lines(figures: dict[str, float]) -> list[str]:
         f"- {figures['cases']:.0f} of {len(published())} cases can be asked; {len(left_out())} are listed with the reason.",
         f"- Weights and cache, {figures['figures']:.0f} figures: median error {median_error}, worst {worst_error}.",
         f"- Totals: {inside} ({share:.0f} %) inside the interval, {figures['above']:.0f} above it, each explained.",
-        f"- For {figures['fitted']:.0f} totals the interval was mended from the very log (builds before b9500, files of IQ4",
-        f"  types), so they prove nothing; of the others {others:.0f} of {n_others:.0f} are inside. They are marked.",
+        f"- For {figures['fitted']:.0f} totals the interval was mended or narrowed with the very log, so they prove",
+        f"  nothing; of the others {others:.0f} of {n_others:.0f} ({100 * others / n_others:.0f} %) are inside. They are marked.",
+        _first_line(figures),
     ]
+
+
+def _first_line(figures: dict[str, float]) -> str:
+    share = 100 * figures["first_inside"] / figures["first"]
+    of = f"{figures['first_inside']:.0f} of {figures['first']:.0f} totals of logs found later ({share:.0f} %)"
+    return f"- When first asked, {of} were inside and {figures['first_above']:.0f} above."
 
 
 def _total_line(row: dict[str, Any]) -> str:
     span = f"{_size(row['low'])} ... {_size(row['high'])}"
     what, verdict = TERMS[row["term"]], f"{row['verdict']}, mended" if row["fitted"] else row["verdict"]
+    verdict += f" (first {row['first']})" if row["first"] else ""
     why = "; ".join(text for text in (row["why"], row["as_read"]) if text)
     return f"| {_name(row)} | {row['engine']} | {what} | {row['where']} | {span} | {_size(row['measured'])} | {verdict} | {why} |"
 

@@ -61,6 +61,7 @@ class Row:
     as_read: str
     why: str
     fitted: bool
+    first: str = ""
 
     @property
     def is_total(self) -> bool:
@@ -87,25 +88,25 @@ class Row:
 def published() -> dict[str, dict[str, Any]]:
     """Return every published measurement (not the engines' own estimates) by its id."""
     cases = yaml.load(gzip.decompress((DATA / "field_memory.yaml.gz").read_bytes()), Loader=LOADER)  # noqa: S506
-    return {case["id"]: case for case in cases if case["kind"] in KINDS}
+    later = {case["id"]: case for case in _read("field_later.yaml")["cases"] if "measured" in case}
+    return {case["id"]: case for case in cases if case["kind"] in KINDS} | later
 
 
 @cache
-def _table() -> dict[str, Any]:
-    text = (DATA / "field_requests.yaml").read_text(encoding="utf-8")
-    table: dict[str, Any] = yaml.load(text, Loader=LOADER)  # noqa: S506 - one of the safe loaders
+def _read(name: str) -> dict[str, Any]:
+    table: dict[str, Any] = yaml.load((DATA / name).read_text(encoding="utf-8"), Loader=LOADER)  # noqa: S506 - safe ones
     return table
 
 
 def left_out() -> dict[str, str]:
     """Return the cases that cannot be asked, each with the reason."""
-    reasons: dict[str, str] = _table()["left_out"]
+    reasons: dict[str, str] = _read("field_requests.yaml")["left_out"]
     return reasons
 
 
 def asked() -> Iterator[dict[str, Any]]:
     """Yield every case as it is asked, series unfolded."""
-    for case in _table()["cases"]:
+    for case in (*_read("field_requests.yaml")["cases"], *_read("field_later.yaml")["cases"]):
         if "each" in case:
             yield from _series(case)
         else:
@@ -163,6 +164,7 @@ def _rows(case: dict[str, Any]) -> Iterator[Row]:
             as_read=case.get("as_read", ""),
             why=figure.get("why", ""),
             fitted=figure.get("fitted", False),
+            first=figure.get("first", ""),
         )
 
 

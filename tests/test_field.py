@@ -58,3 +58,12 @@ def test_nothing_outside_is_unexplained():
     for row in rows():
         if row.is_total and not row.inside:
             assert row.why, row
+
+
+def test_later_logs_keep_their_first_verdict():
+    """Every total of a log found later says what came out before anything was changed because of it."""
+    later = {case["id"]: case for case in asked() if published()[case["id"]].get("request")}
+    starts = {(row.case, row.part) for row in rows() if row.case in later and "as given" not in row.part}
+    totals = [row for row in rows() if row.is_total and row.case in later]
+    assert len(starts) >= 15
+    assert all(row.first in {"inside", "above", "below"} for row in totals)

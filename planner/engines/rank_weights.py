@@ -101,7 +101,10 @@ def _linear_bytes(linear: Linear, n_ranks: int, format_name: str, dtype_bytes: i
 
 
 def rope_table_bytes(language: Language, dtype_bytes: int) -> int:
-    """Return the bytes of the rotary tables: positions x rotary width, one per kind of rotation, 4x under M-RoPE."""
+    """Return the bytes of the rotary tables: positions x rotary width, one per kind of rotation, 4x under M-RoPE.
+
+    Linear scaling makes the table of the layers without a window longer by its factor.
+    """
     multi = any("mrope" in key or key.endswith("dimension_sections") for key in language.facts)
     attentions = [layer.mixer for layer in language.layers if isinstance(layer.mixer, Attention | LatentAttention)]
     if not attentions:
@@ -111,7 +114,16 @@ def rope_table_bytes(language: Language, dtype_bytes: int) -> int:
     positions = language.n_context_train * (4 if multi else 1)
     rotated = language.facts.get("rope.dimension_count")
     limit = rotated if isinstance(rotated, int) and rotated > 0 else None
-    return sum(positions * min(dim, limit or dim) * dtype_bytes for dim, _ in kinds)
+    return sum(
+        int(positions * (_linear_factor(language) if full else 1)) * min(dim, limit or dim) * dtype_bytes
+        for dim, full in kinds
+    )
+
+
+def _linear_factor(language: Language) -> float:
+    factor = language.facts.get("rope.scaling.factor")
+    linear = language.facts.get("rope.scaling.type") == "linear"
+    return float(factor) if linear and isinstance(factor, int | float) else 1.0
 
 
 def vision_split(vision: Vision, total_elements: int) -> tuple[int, int]:

@@ -1,19 +1,22 @@
 """A model, a machine and a workload under vLLM → bytes per device.
 
 ``R = ceil(total x gpu_memory_utilization)`` is filled: weights, what the profiling run saw outside and inside torch,
-from 0.20 an estimate of the CUDA graphs, and a KV pool from the rest. Outside R stand the CUDA context, from 0.11 the
-communicators, and before 0.20 the graphs. Source: vLLM 0.10.2 to 0.33.0, ``v1/worker/{utils,gpu_worker}.py``.
+from 0.20 an estimate of the CUDA graphs, and a KV pool from the rest. Outside R stand the CUDA context (inside in 0.6.4
+and in 0.8 to 0.9.0, see ``outside.py``), from 0.11 the communicators, and before 0.20 the graphs. Source: vLLM 0.5.4 to
+0.20.1, ``worker/worker.py`` and ``v1/worker/{utils,gpu_worker}.py``, and 0.33.0.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from planner.budget import Budget
 from planner.engines.rank_weights import stage_layers
 from planner.engines.vllm.devices import host, rank_device
-from planner.engines.vllm.ranks import Pool, Rank, images_of, pool_of, ranks_of
+from planner.engines.vllm.ranks import Pool, Rank, images_of, largest_item, pool_of, ranks_of
 from planner.engines.vllm.rules import VllmRules
 from planner.engines.vllm.rules import refusals as start_refusals
-from planner.engines.vllm.settings import Resolved, VllmSettings, resolve, shown
+from planner.engines.vllm.settings import Resolved, VllmSettings, resolve, shown, traits_of
 from planner.engines.weight_formats import checkpoint_note
 from planner.machine import Gpu, Machine
 from planner.model import Model
@@ -39,7 +42,7 @@ def budget(  # noqa: PLR0913 - the engine's whole question
     gpus = machine.gpus
     if not gpus:
         return Budget(devices=(), refusals=("vLLM needs a GPU; this machine has none",))
-    resolved = resolve(settings, workload, _poorest(gpus, settings), version)
+    resolved = resolve(settings, workload, _poorest(gpus, settings), version, traits_of(model))
     refusals = list(start_refusals(model, settings, resolved, version, rules))
     if resolved.n_ranks > len(gpus):
         asked = f"tensor_parallel_size {resolved.n_tensor_ranks} x pipeline_parallel_size {resolved.n_pipeline_ranks}"
@@ -54,10 +57,25 @@ def budget(  # noqa: PLR0913 - the engine's whole question
         devices=(*devices, host(machine, settings, ranks, resolved)),
         image_tokens=images_of(model, workload),
         settings=shown(settings, resolved),
-        notes=(*_notes(workload, pool, resolved, settings), *checkpoint_note(model)),
+        notes=(
+            *_notes(workload, pool, resolved, settings),
+            *video_note(model, settings, resolved, rules),
+            *checkpoint_note(model),
+        ),
         refusals=tuple(refusals),
         shortfalls=tuple(_shortfalls(workload, ranks, pool, resolved)),
     )
+
+
+def video_note(model: Model, settings: VllmSettings, resolved: Resolved, rules: VllmRules) -> tuple[str, ...]:
+    """Return that the trial run reserves for a video larger than any image, where it does."""
+    limits = {"image": 1} | (settings.limit_mm_per_prompt or {})
+    item = largest_item(model, settings, resolved, rules)
+    image = largest_item(model, replace(settings, limit_mm_per_prompt=limits | {"video": 0}), resolved, rules)
+    if item is None or image is None or item.tokens <= image.tokens or settings.skip_mm_profiling:
+        return ()
+    said = f"the trial run encodes a video of {item.tokens} tokens"
+    return (f"{said}; limit_mm_per_prompt with video 0 reserves for an image of {image.tokens} instead",)
 
 
 def _poorest(gpus: tuple[Gpu, ...], settings: VllmSettings) -> Gpu:

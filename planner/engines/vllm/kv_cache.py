@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from planner.engines.vllm.settings import KV_BYTES
+from planner.engines.vllm.settings import KV_BYTES, Release
 from planner.frozen import dataclass
 from planner.model import Attention, CrossAttention, GatedDeltaNet, LatentAttention, Layer, Mamba, ShortConv
 
@@ -162,9 +162,7 @@ def _group_blocks(group: LayerCache, block: int, n_tokens: int, in_flight: InFli
             return in_flight.state_blocks
 
 
-def pool_tokens(
-    layout: KvLayout, n_blocks: int, max_model_len: int, blocks_per_request: int, release: tuple[int, int]
-) -> int:
+def pool_tokens(layout: KvLayout, n_blocks: int, max_model_len: int, blocks_per_request: int, release: Release) -> int:
     """Return the "GPU KV cache size" in tokens that this release prints."""
     if release >= (0, 21) and len(layout.groups) > 1 and blocks_per_request:
         return n_blocks * max_model_len // blocks_per_request

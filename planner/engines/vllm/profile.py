@@ -8,22 +8,21 @@ The peak is the largest of three phases that do not add up: the sampler on ``max
 from __future__ import annotations
 
 from planner.engines.largest_image import EncoderItem
-from planner.engines.span import Span, fixed
-from planner.engines.vllm.settings import Resolved
+from planner.engines.span import Span
+from planner.engines.vllm.settings import Release, Resolved
 from planner.model import DenseFfn, Language, MoeFfn, Vision
 
 # bytes per (sequence, vocabulary entry): low, expected, high
-_SORT = (37.5, 38.4, 39.5)  # fitted: the sort path predicts eleven logs within 2 %
-_UNPINNED = (10.0, 38.4, 39.5)  # 0.12 to 0.19: the release that left sorting is not known
-_TRITON = (10.0, 16.0, 39.5)  # 0.20: estimated
+_SORT = (37.5, 38.4, 39.5)  # to 0.16, and below eight rows; fitted: predicts eleven logs within 2 %
+_TRITON = (10.0, 16.0, 24.0)  # from 0.17 no sort from eight sequences on: logits, 32-bit copy, probabilities, noise
 _TRITON_V2 = (6.0, 11.0, 39.5)  # 0.33: estimated
 PERSISTENT_V2 = 4.125  # output counts as 32-bit words and the prompt mask as bits
-# Factors on the encoder's formula. Before 0.11, where it says 1.8 GiB, 5.6 (7B on 24 GiB, gpustack issue 1800) and 6.9
-# (32B) are seen, and 13 where it says 16 (MiniCPM-V on 0.5.4). From 0.20: a start log of Qwen3.5-4B on 0.22.0 leaves at
-# most 1.9 GiB where it says 2.1.
-_ENCODER_OLD = (0.7, 2.0, 4.2)
-_ENCODER_BETWEEN = (0.7, 1.5, 4.2)
-_ENCODER_NEW = (0.7, 1.0, 2.0)
+# Factors on the encoder's formula, which is one block's activations: before 0.19 some towers keep 32-bit copies for
+# the rotation and the attention. Seen: 0.8 (MiniCPM-V, 0.5.4), 1.1 (Llama 3.2, 0.7.0), 1.3 (72B, 0.8.3), 1.6 and 1.9
+# (7B and 32B, with the video that the engine before V1 makes up beside the image), 1.9 (3B, 0.11.0); from 0.19 0.7 to
+# 0.9.
+_ENCODER_OLD = (0.7, 1.5, 2.4)
+_ENCODER_NEW = (0.6, 0.85, 2.0)
 
 
 def sampler_span(language: Language, resolved: Resolved) -> Span:
@@ -31,7 +30,7 @@ def sampler_span(language: Language, resolved: Resolved) -> Span:
 
     Does not shrink with tensor parallelism: logits are gathered.
     """
-    rates = _rates(resolved.release)
+    rates = _rates(resolved.release, resolved.max_num_seqs)
     hidden = 2 * resolved.max_num_batched_tokens * language.n_embd
     rows = resolved.max_num_seqs * language.n_vocab
     kept = int(rows * PERSISTENT_V2) if resolved.release >= (0, 33) else 0
@@ -42,12 +41,10 @@ def sampler_span(language: Language, resolved: Resolved) -> Span:
     )
 
 
-def _rates(release: tuple[int, int]) -> tuple[float, float, float]:
+def _rates(release: Release, n_rows: int) -> tuple[float, float, float]:
     if release >= (0, 33):
         return _TRITON_V2
-    if release >= (0, 20):
-        return _TRITON
-    return _UNPINNED if release >= (0, 12) else _SORT
+    return _TRITON if release >= (0, 17) and n_rows >= 8 else _SORT
 
 
 def text_span(language: Language, resolved: Resolved) -> Span:
@@ -69,6 +66,16 @@ def _ffn_width(ffn: DenseFfn | MoeFfn, n_ranks: int) -> int:
     return routed + 3 * (ffn.n_ff_shared + ffn.n_ff_dense) // n_ranks
 
 
+def dummy_video(image: EncoderItem, room: int, frames: tuple[int, int], release: Release) -> EncoderItem:
+    """Return the video of the trial run: frames of the largest image's size, two to a step, as many as ``room`` holds.
+
+    ``frames``: at most so many to 0.10, and from 0.11 on. One step at least.
+    """
+    steps = (frames[1] if release >= (0, 11) else frames[0]) // 2
+    n_steps = max(1, min(steps, room // max(1, image.tokens)))
+    return EncoderItem(tokens=n_steps * image.tokens, patches=n_steps * image.patches)
+
+
 def encoder_items(item: EncoderItem, resolved: Resolved, limit: int) -> int:
     """Return how many of the largest items one profiling pass encodes.
 
@@ -83,7 +90,7 @@ def encoder_items(item: EncoderItem, resolved: Resolved, limit: int) -> int:
     return max(1, min(budget // tokens, resolved.max_num_seqs * per_request))
 
 
-def encoder_span(vision: Vision, language: Language, item: EncoderItem, n_items: int, release: tuple[int, int]) -> Span:
+def encoder_span(vision: Vision, language: Language, item: EncoderItem, n_items: int, release: Release) -> Span:
     """Return the tower's peak over ``n_items`` of the largest image, with pixels going in and tokens coming out."""
     pixels = 3 * _frames(vision) * vision.patch_size**2 * 3
     width = max(10 * vision.n_embd, 2 * vision.n_embd + 3 * vision.n_ff) * 2
@@ -93,20 +100,10 @@ def encoder_span(vision: Vision, language: Language, item: EncoderItem, n_items:
     return Span(low=low, expected=expected, high=high)
 
 
-def _encoder_factors(release: tuple[int, int]) -> tuple[float, float, float]:
-    if release >= (0, 20):
-        return _ENCODER_NEW
-    return _ENCODER_BETWEEN if release >= (0, 11) else _ENCODER_OLD
+def _encoder_factors(release: Release) -> tuple[float, float, float]:
+    return _ENCODER_NEW if release >= (0, 19) else _ENCODER_OLD
 
 
 def _frames(vision: Vision) -> int:
     found = vision.facts.get("temporal_patch_size")
     return found if isinstance(found, int) and found > 0 else 1
-
-
-def graph_span(n_layers: int, *, enforce_eager: bool) -> Span:
-    """Return the CUDA graphs' pool: 0.10 to 1.03 GiB in logs, about a hundredth of a GiB a layer (estimated)."""
-    if enforce_eager:
-        return fixed(0)
-    gib = 1 << 30
-    return Span(low=gib // 20, expected=int(min(1.2, 0.1 + 0.01 * n_layers) * gib), high=int(1.3 * gib))

@@ -6,6 +6,7 @@ Source: vLLM 0.10.2 to 0.33.0, ``v1/worker/{utils,gpu_worker}.py``.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from planner.budget import ImageTokens
 from planner.engines.context import context_span
@@ -21,26 +22,25 @@ from planner.engines.vllm.kv_cache import (
     pool_tokens,
     request_blocks,
 )
-from planner.engines.vllm.profile import encoder_items, encoder_span, graph_span, sampler_span, text_span
+from planner.engines.vllm.outside import CONTEXT, graph_span, outside_torch, used_by_others
+from planner.engines.vllm.profile import dummy_video, encoder_items, encoder_span, sampler_span, text_span
 from planner.engines.vllm.rules import VllmRules
 from planner.engines.vllm.settings import Resolved, VllmSettings
 from planner.engines.weight_formats import UNQUANTIZED, weight_format
 from planner.frozen import dataclass
 from planner.machine import Gpu, Machine
 from planner.model import Model
-from planner.units import GIB, MIB
+from planner.units import GIB
 from planner.vision import image_tokens
 from planner.workload import Workload
 
+NO_RULES = VllmRules()
 WEIGHT_SPREAD = 0.012  # four of 29 published loads are off by 1.0 to 3.1 %, the rest within 0.5 %
-CONTEXT = Span(low=250 * MIB, expected=400 * MIB, high=640 * MIB)  # CUDA context with torch, before the snapshot
-ONE_RANK = Span(low=10 * MIB, expected=90 * MIB, high=250 * MIB)  # logs at one GPU: 0.01 to 0.14 GiB
-MORE_RANKS = Span(low=100 * MIB, expected=450 * MIB, high=1024 * MIB)  # logs at two to four: 0.12 to 0.73 GiB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rank:
-    """One rank's terms before the pool is sized. ``share_bytes`` is R."""
+    """One rank's terms before the pool is sized. ``share_bytes`` is R, less what others use where R must pay for it."""
 
     gpu: Gpu
     device: str
@@ -82,7 +82,7 @@ def ranks_of(  # noqa: PLR0913 - all ranks' circumstances
     rules: VllmRules,
 ) -> list[Rank]:
     """Return every rank: pipeline stages outermost, tensor ranks within."""
-    compute = profile_span(model, workload, settings, resolved)
+    compute = profile_span(model, workload, settings, resolved, rules)
     ranks = []
     for index in range(resolved.n_ranks):
         stage, gpu = index // resolved.n_tensor_ranks, machine.gpus[index]
@@ -114,6 +114,7 @@ def _rank(  # noqa: PLR0913 - one rank's circumstances
         split_projectors=split_projectors,
         data_parallel=settings.mm_encoder_tp_mode == "data",
     )
+    weights = replace(weights, rope_bytes=weights.rope_bytes + deepstack_bytes(model, settings, resolved, stage))
     first, last = stage_layers(model.language.n_layers, n_stages)[stage]
     caches = layer_caches(
         model.language.layers[first:last],
@@ -122,15 +123,13 @@ def _rank(  # noqa: PLR0913 - one rank's circumstances
         hybrid=hybrid(settings, resolved),
         dtype_bytes=resolved.dtype_bytes,
     )
-    graphs = graph_span(last - first, enforce_eager=settings.enforce_eager)
-    non_torch = ONE_RANK if resolved.n_ranks == 1 else MORE_RANKS
+    graphs = graph_span(last - first, resolved, enforce_eager=settings.enforce_eager)
+    non_torch, outside = outside_torch(context, compute, resolved)
     estimated = graphs if resolved.release >= (0, 20) else fixed(0)
     offloaded = min(int(settings.cpu_offload_gb * GIB), weights.total_bytes)
     inside = weight_span(weights, offloaded) + compute + estimated
-    outside = context + (fixed(0) if resolved.release >= (0, 20) else graphs)
-    if resolved.n_ranks > 1 and resolved.release >= (0, 11):
-        outside, non_torch = outside + MORE_RANKS, ONE_RANK
-    share = math.ceil(gpu.total_bytes * resolved.gpu_memory_utilization)
+    outside = outside + (fixed(0) if resolved.release >= (0, 20) else graphs)
+    share = math.ceil(gpu.total_bytes * resolved.gpu_memory_utilization) - used_by_others(gpu, resolved)
     return Rank(
         gpu=gpu,
         device=f"CUDA{index}",
@@ -153,6 +152,14 @@ def has_tower(model: Model, settings: VllmSettings) -> bool:
     return model.vision is not None and not settings.language_model_only and not none_asked
 
 
+def deepstack_bytes(model: Model, settings: VllmSettings, resolved: Resolved, stage: int) -> int:
+    """Return the buffers through which inner layers of the tower reach the first layers: a batch of tokens for each."""
+    if stage or not has_tower(model, settings):
+        return 0
+    batch = resolved.max_num_batched_tokens * model.language.n_embd * resolved.dtype_bytes
+    return model.language.n_deepstack_layers * batch
+
+
 def hybrid(settings: VllmSettings, resolved: Resolved) -> bool:
     """Whether windowed layers have groups of their own; before 0.10 they are stored as full attention."""
     return not settings.disable_hybrid_kv_cache_manager and resolved.release >= (0, 10)
@@ -169,20 +176,41 @@ def weight_span(weights: RankWeights, offloaded_bytes: int = 0) -> Span:
     )
 
 
-def profile_span(model: Model, workload: Workload, settings: VllmSettings, resolved: Resolved) -> Span:
-    """Return the peak of the profiling run."""
+def profile_span(
+    model: Model, workload: Workload, settings: VllmSettings, resolved: Resolved, rules: VllmRules
+) -> Span:
+    """Return the peak of the profiling run; to 0.6.3 torch's cache counts, and phases may not reuse one another's."""
     spans = [sampler_span(model.language, resolved), text_span(model.language, resolved)]
-    item = largest_item(model, settings)
+    item = largest_item(model, settings, resolved, rules)
     if item is not None and model.vision is not None and not settings.skip_mm_profiling:
         limit = (settings.limit_mm_per_prompt or {}).get("image", 999 if resolved.release >= (0, 10) else 1)
         n_items = encoder_items(item, resolved, max(limit, len(workload.images)))
         spans.append(encoder_span(model.vision, model.language, item, n_items, resolved.release))
-    return largest(spans)
+    peak = largest(spans)
+    if resolved.release >= (0, 6, 4):
+        return peak
+    return Span(low=peak.low, expected=peak.expected, high=sum(span.high for span in spans))
 
 
-def largest_item(model: Model, settings: VllmSettings) -> EncoderItem | None:
-    """Return the largest image a request may hold, as its processor's limits stand."""
-    return largest_image(model, settings.mm_processor_kwargs or {}) if has_tower(model, settings) else None
+def largest_item(
+    model: Model, settings: VllmSettings, resolved: Resolved, rules: VllmRules = NO_RULES
+) -> EncoderItem | None:
+    """Return the largest image a request may hold, as its processor's limits stand, or the longest dummy video.
+
+    The engine before V1 makes up both at once.
+    """
+    image = largest_image(model, settings.mm_processor_kwargs or {}) if has_tower(model, settings) else None
+    if (
+        image is None
+        or model.family not in rules.video_frames
+        or (settings.limit_mm_per_prompt or {}).get("video") == 0
+    ):
+        return image
+    room = resolved.max_model_len - (image.tokens if resolved.release < (0, 11) else 0)
+    video = dummy_video(image, room, rules.video_frames[model.family], resolved.release)
+    if resolved.old_core:
+        return replace(image, tokens=image.tokens + video.tokens, patches=image.patches + video.patches)
+    return max(image, video, key=lambda item: item.tokens)
 
 
 def pool_of(model: Model, workload: Workload, ranks: list[Rank], settings: VllmSettings, resolved: Resolved) -> Pool:

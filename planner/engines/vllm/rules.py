@@ -27,6 +27,7 @@ class VllmRules:
     refuse_copied_tower: frozenset[str] = frozenset()  # towers that fail where their heads do not divide
     split_projectors: frozenset[str] = frozenset()  # written with parallel linears
     trust_remote_code: frozenset[str] = frozenset()  # families whose repositories bring code
+    video_frames: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # of a trial video: to 0.10, from 0.11
     options: Options = field(default_factory=dict)
     overhead: OverheadTable | None = None
 
@@ -39,6 +40,7 @@ def vllm_rules(data: Mapping[str, Any], options: Options, overhead: OverheadTabl
         refuse_copied_tower=frozenset(data["refuse_copied_tower"]),
         split_projectors=frozenset(data["split_projectors"]),
         trust_remote_code=frozenset(data["trust_remote_code"]),
+        video_frames={name: (row[0], row[1]) for name, row in data["video_frames"].items()},
         options=options,
         overhead=overhead,
     )
