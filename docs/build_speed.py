@@ -131,10 +131,14 @@ def section(stage: str, heading: str, rows: list[Row], predict: Callable[[Row, A
 def later_section() -> list[str]:
     """Return the rows found after the fit."""
     note = (
-        "Found when the factors stood, with builds of 2026 and models that the fit never saw. They moved no fitted "
+        "Found when the factors stood, most with builds of 2026 and models that the fit never saw. They moved no fitted "
         "factor. What they did change: the spreads of decoding on HBM and of prompts on GDDR and HBM were widened, the "
         "factors for layers with experts were chosen on later-10 and later-11, and discrete cards under Vulkan got a "
-        "class of their own."
+        "class of their own. Prompts on Blackwell (speed-068, borne out by later-05 to later-07) and, for quantised "
+        "weights, on Hopper (a published micro-benchmark) have a gain of their own. Still missed by more "
+        "than a factor of 1.9: later-11, later-13 and later-14, whose layers are mostly recurrent. The model counts those "
+        "as products with weights alone, which holds on RTX cards (later-01, later-03, later-05 to later-07) and not on "
+        "A100, M4 and Arc."
     )
     lines = ["## Rows found after the fit", "", note, ""]
     for key, predict in (

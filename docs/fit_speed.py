@@ -1,7 +1,7 @@
 """Fit the factors of ``profiles/engines/speed.yaml`` on the published rows, and say how well they do on rows held back.
 
 ``python docs/fit_speed.py`` prints the fit and the leave-one-GPU-out errors; ``--write`` puts the factors into the
-file. Coordinate descent on the logarithm e of predicted over published, mean of |e| + 2 e²: the square shares the
+file; ``prefill``, ``encode`` or ``decode`` names the stages to fit, all of them else. Coordinate descent on the logarithm e of predicted over published, mean of |e| + 2 e²: the square shares the
 error between rows that contradict each other. No dependency, the same result twice.
 """
 
@@ -183,7 +183,8 @@ def main() -> None:
     """Fit, print, and write if asked to."""
     raw = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))
     start = copy.deepcopy(raw)
-    for stage, (key, factors, predict) in STAGES.items():
+    for stage in [name for name in STAGES if name in sys.argv] or STAGES:
+        key, factors, predict = STAGES[stage]
         rows = rows_of(key)
         raw = fit(raw, stage, rows)
         print(f"{stage}: {len(rows)} rows, {len(factors)} factors: {summary(log_errors(raw, rows, key, predict))}")

@@ -59,8 +59,20 @@ def _size(row: dict[str, Any]) -> dict[str, int]:
 
 
 def gpu(name: str) -> Gpu:
-    """Return a catalogue card; its memory does not matter here."""
-    return gpu_of(find_entry(name), total_bytes=GIB, free_bytes=GIB)
+    """Return a card of the catalogue or of the rows' own; its memory does not matter here."""
+    card = next((card for card in data()["cards"] if card["name"] == name), None)
+    if card is None:
+        return gpu_of(find_entry(name), total_bytes=GIB, free_bytes=GIB)
+    return Gpu(
+        name=name,
+        total_bytes=GIB,
+        free_bytes=GIB,
+        backend=card["backend"],
+        architecture=card["architecture"],
+        bandwidth_bytes_per_s=round(card["bandwidth_gb_per_s"] * 1e9),
+        fp32_flops=round(card["fp32_tflops"] * 1e12),
+        fp16_flops=round(card["fp16_tflops"] * 1e12),
+    )
 
 
 def host(row: dict[str, Any]) -> Host:
@@ -82,7 +94,7 @@ def shares(row: dict[str, Any], table: SpeedTable) -> list[tuple[Device, float, 
     on_gpus = n_layers if "gpu_layers" not in row else row["gpu_layers"] - 1
     if not gpus:
         return [(host_device(host(row), table), n_layers, True)]
-    sizes = [find_entry(name).total_bytes or 1 for name in row["gpus"]]
+    sizes = [find_entry(name).total_bytes or 1 if len(gpus) > 1 else 1 for name in row["gpus"]]
     parts = [
         (device, on_gpus * size / sum(sizes), i == len(gpus) - 1)
         for i, (device, size) in enumerate(zip(gpus, sizes, strict=True))

@@ -72,12 +72,13 @@ def test_prefill_meets_the_published_rows() -> None:
 
 
 def test_rows_found_after_the_fit_are_met() -> None:
-    """Newer builds and models that the fit never saw: decoding within 15 % in the median, 90 % of all in range."""
+    """Newer builds and models that the fit never saw: decoding within 15 % in the median, prompts within 25 %."""
     decode, prefill = (speed_rows.later_rows(key) for key in ("decode_tokens_per_s", "prefill_tokens_per_s"))
     one = (decode, "decode_tokens_per_s", speed_rows.predict_decode, lambda _: 1)
     other = (prefill, "prefill_tokens_per_s", speed_rows.predict_prefill, lambda row: row["prompt_tokens"])
     assert len(decode) >= 10
     assert statistics.median(relative_errors(*one)) <= 0.15
+    assert statistics.median(relative_errors(*other)) <= 0.25
     assert statistics.fmean(inside(*one) + inside(*other)) >= 0.9
 
 
@@ -314,6 +315,14 @@ def test_tiles_add_and_windows_save() -> None:
     assert math.isclose(eight, 8 * one)
     windowed = encode_time(replace(tower, attended_patches=64), [16_384], engine="llama.cpp", table=TABLE)
     assert windowed.expected_s < encode_time(tower, [16_384], engine="llama.cpp", table=TABLE).expected_s
+
+
+def test_quantised_products_know_their_architecture() -> None:
+    """Hopper's printed rate is not reached by kernels without its own instruction, 16-bit products are."""
+    hopper = gpu_device(speed_rows.gpu("H100 SXM"), TABLE).kind
+    ampere = gpu_device(speed_rows.gpu("A100"), TABLE).kind
+    assert hopper.matrix_share_of(quantized=True) < ampere.matrix_share_of(quantized=True)
+    assert hopper.matrix_share_of(quantized=False) == ampere.matrix_share_of(quantized=False)
 
 
 def test_the_cpu_encodes_slower() -> None:

@@ -20,7 +20,8 @@ class DeviceClass:
     Shares are of memory bandwidth (``bandwidth_share``), of the rate of matrix units in prompt processing, for
     16-bit and for quantised weights (``matrix_share``, ``quantized_matrix_share``), and of the FP32 rate in turning
     weights in super-blocks back into numbers when decoding (``dequantize_share``, None where that costs nothing).
-    Spreads are the factors from the expected value to either end of the range.
+    ``quantized_matrix_gain`` is what an architecture's quantised products reach of those of its class. Spreads are the
+    factors from the expected value to either end of the range.
     """
 
     name: str
@@ -31,6 +32,7 @@ class DeviceClass:
     layer_s: float
     matrix_share: float
     quantized_matrix_share: float
+    quantized_matrix_gain: float
     matrix_per_fp32: float | None  # rate of matrix units with FP16 accumulation, in multiples of FP32
     encode_share: float
     rank_link: Link  # how ranks of tensor parallelism reach each other where nothing is known about the board
@@ -39,6 +41,10 @@ class DeviceClass:
     encode_spread: float
     basis: Basis
     source: str
+
+    def matrix_share_of(self, *, quantized: bool) -> float:
+        """Return the share of the matrix rate that products with such weights reach."""
+        return self.quantized_matrix_share * self.quantized_matrix_gain if quantized else self.matrix_share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
