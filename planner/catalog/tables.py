@@ -102,11 +102,13 @@ def _class(row: dict[str, Any], architecture: str | None, raw: dict[str, Any]) -
 def _engine(row: dict[str, Any]) -> EngineFactors:
     from planner.speed.table import EngineFactors  # noqa: PLC0415 - see speed_table_of
 
-    own = {"engines", "layer_us"}
+    own = {"engines", "layer_us", "first_image_ms", "position_tables"}
     layer_us = row["layer_us"]
     return EngineFactors(
         **{key: value for key, value in row.items() if key not in own},
         engines=tuple(row["engines"]),
+        first_image_s=row["first_image_ms"] / 1e3,
+        position_tables=tuple(row["position_tables"]),
         layer_s=None if layer_us is None else layer_us / 1e6,
     )
 
@@ -118,6 +120,10 @@ def _constants(row: dict[str, Any]) -> Constants:
     slow, usual, fast = (round(disk[key] * 1e9) for key in ("slow", "usual", "fast"))
     return Constants(
         activation_passes=row["activation_passes"],
+        attention_factor=row["attention_factor"],
+        framework_share=row["framework_share"],
+        score_passes=row["score_passes"],
+        table_entries_per_s=row["table_entries_per_s"],
         pipeline_gain=row["pipeline_gain"],
         expert_layer_factor=row["expert_layer_factor"],
         expert_matrix_factor=row["expert_matrix_factor"],
