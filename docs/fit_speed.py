@@ -1,7 +1,7 @@
 """Fit the factors of ``profiles/engines/speed.yaml`` on the published rows, and say how well they do on rows held back.
 
 ``python docs/fit_speed.py`` prints the fit and the leave-one-GPU-out errors; ``--write`` puts the factors into the
-file. Coordinate descent on the logarithm e of predicted over published, mean of |e| + 2 e²: the square shares the
+file; ``prefill``, ``encode`` or ``decode`` names the stages to fit, all of them else. Coordinate descent on the logarithm e of predicted over published, mean of |e| + 2 e²: the square shares the
 error between rows that contradict each other. No dependency, the same result twice.
 """
 
@@ -68,8 +68,20 @@ PREFILL = (
     ("constants", "activation_passes"),
     ("constants", "pipeline_gain"),
 )
-ENCODE = ((GDDR, "encode_share"), (HOST, "encode_share"))
-CAPS = {"bandwidth_share": 0.95, "matrix_share": 0.9, "quantized_matrix_share": 0.9, "pipeline_gain": 1.0}
+ENCODE = (
+    ("constants", "attention_factor"),
+    (HOST, "matrix_share"),
+    ("llama.cpp", "first_image_ms"),
+    ("constants", "framework_share"),
+)
+CAPS = {
+    "attention_factor": 1.0,
+    "framework_share": 0.9,
+    "bandwidth_share": 0.95,
+    "matrix_share": 0.9,
+    "quantized_matrix_share": 0.9,
+    "pipeline_gain": 1.0,
+}
 
 STAGES: dict[str, tuple[str, tuple[tuple[str, str], ...], Callable[[Row, Any], float]]] = {
     "decode": ("decode_tokens_per_s", DECODE, lambda row, table: 1 / speed_rows.predict_decode(row, table).expected_s),
@@ -93,8 +105,9 @@ def block(raw: Row, name: str) -> Row:
 
 def rows_of(key: str) -> list[Row]:
     """Return the rows that a fit uses."""
-    rows = speed_rows.encode_rows() if key == "encode_ms" else speed_rows.rows(key)
-    return [row for row in rows if key not in row.get("not_fitted", ())]
+    if key == "encode_ms":
+        return [row for row in speed_rows.encode_rows() if not row["held_back"]]
+    return [row for row in speed_rows.rows(key) if key not in row.get("not_fitted", ())]
 
 
 def log_errors(raw: Row, rows: list[Row], key: str, predict: Callable[[Row, Any], float]) -> list[float]:
@@ -161,6 +174,17 @@ def held_back(raw: Row, stage: str, rounds: int = 6) -> list[tuple[Row, float]]:
     return errors
 
 
+def each_source_held_back(raw: Row, rounds: int = 6) -> list[tuple[Row, float]]:
+    """Return every row about images with ln(predicted / published) by factors fitted without any row of its source."""
+    key, _, predict = STAGES["encode"]
+    rows = speed_rows.encode_rows()
+    errors = []
+    for source in sorted({row["source"] for row in rows}):
+        out, rest = ([row for row in rows if (row["source"] == source) is flag] for flag in (True, False))
+        errors += zip(out, log_errors(fit(raw, "encode", rest, rounds), out, key, predict), strict=True)
+    return errors
+
+
 def write(raw: Row) -> None:
     """Put the factors of ``raw`` into the profile, three digits each, and leave everything else as it is."""
     text = PROFILE.read_text(encoding="utf-8")
@@ -183,13 +207,18 @@ def main() -> None:
     """Fit, print, and write if asked to."""
     raw = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))
     start = copy.deepcopy(raw)
-    for stage, (key, factors, predict) in STAGES.items():
+    for stage in [name for name in STAGES if name in sys.argv] or STAGES:
+        key, factors, predict = STAGES[stage]
         rows = rows_of(key)
         raw = fit(raw, stage, rows)
         print(f"{stage}: {len(rows)} rows, {len(factors)} factors: {summary(log_errors(raw, rows, key, predict))}")
         for name, factor in factors:
             print(f"    {name}, {factor}: {block(raw, name)[factor]:.3g}")
-        if stage != "encode" and "--quick" not in sys.argv:
+        if stage == "encode":
+            held = [row for row in speed_rows.encode_rows() if row["held_back"]]
+            print(f"  {len(held)} rows held back: {summary(log_errors(raw, held, key, predict))}")
+            print(f"  each source held back in turn: {summary([error for _, error in each_source_held_back(start)])}")
+        elif "--quick" not in sys.argv:
             errors = [error for _, error in held_back(start, stage)]
             print(f"  {len(errors)} rows with their GPU held back: {summary(errors)}")
     if "--write" in sys.argv:

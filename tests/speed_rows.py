@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,8 +46,13 @@ def later_rows(kind: str) -> list[dict[str, Any]]:
 
 
 def encode_rows() -> list[dict[str, Any]]:
-    """Return the rows about images."""
-    return data()["encode"]
+    """Return the rows about images that count; the others say why they do not."""
+    return [row for row in data()["encode"] if "not_counted" not in row]
+
+
+def encode_rows_not_counted() -> list[dict[str, Any]]:
+    """Return the rows about images whose setting is not known or not planned for."""
+    return [row for row in data()["encode"] if "not_counted" in row]
 
 
 def _model(name: str) -> dict[str, Any]:
@@ -59,8 +65,20 @@ def _size(row: dict[str, Any]) -> dict[str, int]:
 
 
 def gpu(name: str) -> Gpu:
-    """Return a catalogue card; its memory does not matter here."""
-    return gpu_of(find_entry(name), total_bytes=GIB, free_bytes=GIB)
+    """Return a card of the catalogue or of the rows' own; its memory does not matter here."""
+    card = next((card for card in data()["cards"] if card["name"] == name), None)
+    if card is None:
+        return gpu_of(find_entry(name), total_bytes=GIB, free_bytes=GIB)
+    return Gpu(
+        name=name,
+        total_bytes=GIB,
+        free_bytes=GIB,
+        backend=card["backend"],
+        architecture=card["architecture"],
+        bandwidth_bytes_per_s=round(card["bandwidth_gb_per_s"] * 1e9),
+        fp32_flops=round(card["fp32_tflops"] * 1e12),
+        fp16_flops=round(card["fp16_tflops"] * 1e12),
+    )
 
 
 def host(row: dict[str, Any]) -> Host:
@@ -82,7 +100,7 @@ def shares(row: dict[str, Any], table: SpeedTable) -> list[tuple[Device, float, 
     on_gpus = n_layers if "gpu_layers" not in row else row["gpu_layers"] - 1
     if not gpus:
         return [(host_device(host(row), table), n_layers, True)]
-    sizes = [find_entry(name).total_bytes or 1 for name in row["gpus"]]
+    sizes = [find_entry(name).total_bytes or 1 if len(gpus) > 1 else 1 for name in row["gpus"]]
     parts = [
         (device, on_gpus * size / sum(sizes), i == len(gpus) - 1)
         for i, (device, size) in enumerate(zip(gpus, sizes, strict=True))
@@ -147,16 +165,37 @@ def predict_prefill(row: dict[str, Any], table: SpeedTable) -> StageTime:
     return prefill_time(works, n_tokens=row["prompt_tokens"], table=table)
 
 
+def encode_device(row: dict[str, Any], table: SpeedTable) -> Device:
+    """Return the device that encodes; under another backend than its usual one where the row says so."""
+    if row["gpu"] is None:
+        return host_device(host(row), table)
+    card = gpu(row["gpu"])
+    return gpu_device(replace(card, backend=row.get("backend", card.backend)), table)
+
+
 def predict_encode(row: dict[str, Any], table: SpeedTable) -> StageTime:
-    """Return the model's seconds for the image."""
+    """Return the model's seconds for the images."""
     tower = next(tower for tower in data()["towers"] if tower["name"] == row["tower"])
-    device = gpu_device(gpu(row["gpu"]), table) if row["gpu"] else host_device(host(row), table)
+    projector, quantized = tower.get("projector_weights", 0), row.get("quantized", False)
     work = TowerWork(
-        device=device,
+        device=encode_device(row, table),
         n_layers=tower["n_layers"],
         n_embd=tower["n_embd"],
+        n_heads=tower["n_heads"],
         n_weights=tower["n_weights"],
-        weight_bytes=2 * tower["n_weights"],
-        attended_patches=tower["attended_patches"],
+        weight_bytes=round((34 / 32 if quantized else 2) * (tower["n_weights"] + projector)),
+        quantized=quantized,
+        n_projector_weights=projector,
+        patches_per_token=tower.get("patches_per_token", 1),
+        window_patches=tower.get("window_patches", 0),
+        n_full_layers=tower.get("full_layers", 0),
+        table_width=tower.get("table_width", 0),
     )
-    return encode_time(work, row["sequences"], engine="llama.cpp", table=table)
+    return encode_time(
+        work,
+        [row["patches"]] * row["views"],
+        engine=row["engine"],
+        table=table,
+        flash=row.get("flash", True),
+        first=row.get("first", False),
+    )

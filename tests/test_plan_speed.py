@@ -13,7 +13,7 @@ from planner.catalog.tables import speed_table
 from planner.gpu_catalog import parse_gpus
 from planner.machine import Host, Machine
 from planner.speed import plan_speed
-from planner.speed.costs import language_cost
+from planner.speed.costs import language_cost, tower_cost
 from planner.speed.parts import n_ranks, parts_of
 from planner.units import GIB
 from planner.workload import Workload, parse_image_size
@@ -127,6 +127,40 @@ def test_images_join_the_prompt() -> None:
     assert twice.encode.expected_s == pytest.approx(2 * once.encode.expected_s)
     assert twice.n_prompt_tokens - once.n_prompt_tokens == once.n_prompt_tokens - without.n_prompt_tokens > 1000
     assert twice.first_token_s[1] > once.first_token_s[1] > without.first_token_s[1]
+
+
+def test_encoding_knows_flash_attention() -> None:
+    """Without flash attention the scores of a large image are moved, which takes longer."""
+    fast, slow = (
+        speed("qwen2.5-vl-7b", "llama.cpp", ["RTX 3090"], {"flash_attn": word}, images=("2688x1792",)).encode
+        for word in ("on", "off")
+    )
+    assert fast is not None
+    assert slow is not None
+    assert slow.expected_s > 1.5 * fast.expected_s
+    assert slow.bound_by == "attention scores over memory"
+
+
+def test_windows_are_skipped_by_engines_that_can() -> None:
+    """A tower with windows: transformers computes far fewer pairs of a large image than llama.cpp's mask over all."""
+    masked, skipped = (
+        speed("qwen2.5-vl-7b", engine, ["RTX 3090"], images=("2688x1792",)).encode
+        for engine in ("llama.cpp", "transformers")
+    )
+    assert masked is not None
+    assert skipped is not None
+    assert masked.expected_s > 1.5 * skipped.expected_s
+    one, _, _, _ = planned("qwen2.5-vl-7b", "transformers", ["RTX 3090"])
+    assert one.vision is not None
+    tower, projector = tower_cost(one.vision, one.language.n_embd)
+    assert 10 < tower.n_weights / projector.n_weights < 20
+
+
+def test_a_resampler_waits_for_its_table() -> None:
+    """llama.cpp fills a resampler's positions on one core for every slice, which a fast GPU waits for."""
+    found = speed("minicpm-v-4.5", "llama.cpp", ["RTX 4090"])
+    assert found.encode is not None
+    assert found.encode.bound_by == "table of positions on the CPU"
 
 
 def test_a_tower_on_the_host_encodes_there() -> None:

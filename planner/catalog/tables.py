@@ -72,42 +72,43 @@ def speed_table_of(raw: dict[str, Any]) -> SpeedTable:
     """Return the factors that a mapping like ``profiles/engines/speed.yaml`` holds; a fit tries others."""
     from planner.speed.table import SpeedTable  # noqa: PLC0415 - only where a speed is asked for
 
-    ratios = raw["matrix_per_fp32"]
     return SpeedTable(
-        classes=tuple(kind for row in raw["classes"] for kind in _classes(row, ratios)),
-        host=_class(raw["host"], (), None),
+        classes=tuple(kind for row in raw["classes"] for kind in _classes(row, raw)),
+        host=_class(raw["host"], None, raw),
         engines=tuple(_engine(row) for row in raw["engines"]),
         constants=_constants(raw["constants"]),
     )
 
 
-def _classes(row: dict[str, Any], ratios: dict[str, float]) -> list[DeviceClass]:
-    """Return one class per architecture, since the ratio of their matrix units is theirs."""
-    names = row["architectures"]
-    return [_class(row, (name,), ratios.get(name)) for name in names] or [_class(row, (), None)]
+def _classes(row: dict[str, Any], raw: dict[str, Any]) -> list[DeviceClass]:
+    """Return one class per architecture, since the rates of their matrix units are theirs."""
+    return [_class(row, name, raw) for name in row["architectures"] or (None,)]
 
 
-def _class(row: dict[str, Any], architectures: tuple[str, ...], ratio: float | None) -> DeviceClass:
+def _class(row: dict[str, Any], architecture: str | None, raw: dict[str, Any]) -> DeviceClass:
     from planner.speed.table import DeviceClass  # noqa: PLC0415 - see speed_table_of
 
     own = {"backends", "architectures", "layer_us"}
     return DeviceClass(
         **{key: value for key, value in row.items() if key not in own},
         backends=tuple(row["backends"]),
-        architectures=architectures,
+        architectures=() if architecture is None else (architecture,),
         layer_s=row["layer_us"] / 1e6,
-        matrix_per_fp32=ratio,
+        matrix_per_fp32=raw["matrix_per_fp32"].get(architecture),
+        quantized_matrix_gain=raw["quantized_matrix_gain"].get(architecture, 1.0),
     )
 
 
 def _engine(row: dict[str, Any]) -> EngineFactors:
     from planner.speed.table import EngineFactors  # noqa: PLC0415 - see speed_table_of
 
-    own = {"engines", "layer_us"}
+    own = {"engines", "layer_us", "first_image_ms", "position_tables"}
     layer_us = row["layer_us"]
     return EngineFactors(
         **{key: value for key, value in row.items() if key not in own},
         engines=tuple(row["engines"]),
+        first_image_s=row["first_image_ms"] / 1e3,
+        position_tables=tuple(row["position_tables"]),
         layer_s=None if layer_us is None else layer_us / 1e6,
     )
 
@@ -119,6 +120,10 @@ def _constants(row: dict[str, Any]) -> Constants:
     slow, usual, fast = (round(disk[key] * 1e9) for key in ("slow", "usual", "fast"))
     return Constants(
         activation_passes=row["activation_passes"],
+        attention_factor=row["attention_factor"],
+        framework_share=row["framework_share"],
+        score_passes=row["score_passes"],
+        table_entries_per_s=row["table_entries_per_s"],
         pipeline_gain=row["pipeline_gain"],
         expert_layer_factor=row["expert_layer_factor"],
         expert_matrix_factor=row["expert_matrix_factor"],

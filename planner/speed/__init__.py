@@ -5,7 +5,7 @@ figures (``docs/speed.md``).
 """
 
 from planner.speed.decode import DecodeWork, decode_time
-from planner.speed.encode import TowerWork, encode_flops, encode_time
+from planner.speed.encode import TowerWork, attended_pairs, encode_time, weight_flops
 from planner.speed.loading import image_decode_time, link_bytes_per_s, load_time
 from planner.speed.plan import PlanSpeed, plan_speed
 from planner.speed.prefill import PrefillWork, pipeline_speedup, prefill_flops, prefill_time
@@ -23,8 +23,8 @@ __all__ = [
     "SpeedTable",
     "StageTime",
     "TowerWork",
+    "attended_pairs",
     "decode_time",
-    "encode_flops",
     "encode_time",
     "gpu_device",
     "host_device",
@@ -37,4 +37,5 @@ __all__ = [
     "prefill_flops",
     "prefill_time",
     "stage",
+    "weight_flops",
 ]

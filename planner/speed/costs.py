@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from planner.model import Language, Mixer, Vision
 
 _STATE_BYTES = 4  # recurrent states are kept in 32 bits, read and written for each token
+_HEARING = ("a.", "mm.a.")  # an audio tower in the same file, and its projector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,11 @@ def stored(tensors: Iterable[Tensor]) -> Stored:
     return total
 
 
+def is_quantized(held: Stored) -> bool:
+    """Whether most of these weights are in a block format."""
+    return held.n_bytes < 1.5 * held.n_weights
+
+
 @remembered
 def language_cost(language: Language) -> LanguageCost:
     """Return the costs of ``language`` by its tensors; a tied embedding is the output as well.
@@ -107,12 +113,18 @@ def _inventory(language: Language) -> tuple[Tensor, ...]:
     return tuple(Tensor(name=name, shape=shape, format="bf16") for name, shape in language_tensors(language))
 
 
-def tower_cost(vision: Vision, n_embd_text: int) -> Stored:
-    """Return tower and projector as stored, in 16 bits where no formats are known."""
-    tensors = vision.tensors or tuple(
+def projector_file(vision: Vision, n_embd_text: int) -> tuple[Tensor, ...]:
+    """Return the tensors of tower and projector, in 16 bits where no formats are known."""
+    return vision.tensors or tuple(
         Tensor(name=tensor.name, shape=tensor.shape, format="bf16") for tensor in vision_tensors(vision, n_embd_text)
     )
-    return stored(tensors)
+
+
+def tower_cost(vision: Vision, n_embd_text: int) -> tuple[Stored, Stored]:
+    """Return what patches multiply with, and what image tokens do: the tower, and its projector with side branches."""
+    seeing = [tensor for tensor in projector_file(vision, n_embd_text) if not tensor.name.startswith(_HEARING)]
+    tower = stored(tensor for tensor in seeing if tensor.name.startswith("v.") and "deepstack" not in tensor.name)
+    return tower, stored(seeing) - tower
 
 
 def _layer_cost(tensors: list[Tensor], ffn: MoeFfn | None) -> LayerCost:

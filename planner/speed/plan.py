@@ -10,8 +10,11 @@ from planner.model import MoeFfn
 from planner.speed.costs import (
     attention_width,
     cache_bytes_per_token,
+    is_quantized,
     language_cost,
+    projector_file,
     query_heads_per_kv_head,
+    stored,
     tower_cost,
 )
 from planner.speed.decode import DecodeWork, decode_time
@@ -19,12 +22,12 @@ from planner.speed.encode import TowerWork, encode_time
 from planner.speed.loading import image_decode_time, link_bytes_per_s, load_time
 from planner.speed.parts import Part, gpu_of, n_ranks, parts_of, weight_bytes
 from planner.speed.prefill import PrefillWork, prefill_time
-from planner.speed.table import gpu_device, host_device
+from planner.speed.table import engine_factors, gpu_device, host_device
 
 if TYPE_CHECKING:
     from planner.budget import Budget
     from planner.machine import Gpu, Machine
-    from planner.model import Model
+    from planner.model import Model, Vision
     from planner.speed.costs import LanguageCost
     from planner.speed.stage import StageTime
     from planner.speed.table import SpeedTable
@@ -154,7 +157,7 @@ def _prefill_work(part: Part, model: Model, n_tokens: int, first: Part | None, t
         n_layers=len(part.layers),
         n_weights=used.n_weights,
         weight_bytes=part.held.n_bytes - part.output.n_bytes,
-        quantized=used.n_bytes < 1.5 * used.n_weights,
+        quantized=is_quantized(used),
         n_embd=model.language.n_embd,
         experts=part.held.n_bytes > part.used.n_bytes,
         attention_width=sum(attention_width(mixer, n_tokens) for mixer in mixers),
@@ -165,27 +168,46 @@ def _prefill_work(part: Part, model: Model, n_tokens: int, first: Part | None, t
 def _encode(model: Model, machine: Machine, budget: Budget, engine: str, table: SpeedTable) -> StageTime | None:
     """Return the time of all images of one request on the device that holds the tower; None without images."""
     sequences = [n for image in budget.image_tokens for n in image.encoder_sequences]
-    if model.vision is None or not sequences:
+    vision = model.vision
+    if vision is None or not sequences:
         return None
     holder = max(budget.devices, key=lambda device: weight_bytes(device, "vision", "projector"))
     gpu = gpu_of(holder, machine)
-    tower = tower_cost(model.vision, model.language.n_embd)
+    tower, projector = tower_cost(vision, model.language.n_embd)
+    n_tokens = sum(image.cross_tokens or image.tokens for image in budget.image_tokens)
+    tabled = vision.projector in engine_factors(engine, table).position_tables
     work = TowerWork(
         device=host_device(machine.host, table) if gpu is None else gpu_device(gpu, table),
-        n_layers=model.vision.n_layers,
-        n_embd=model.vision.n_embd,
+        n_layers=vision.n_layers,
+        n_embd=vision.n_embd,
+        n_heads=vision.n_heads,
         n_weights=tower.n_weights,
-        weight_bytes=tower.n_bytes,
-        attended_patches=_window_patches(model),
+        weight_bytes=tower.n_bytes + projector.n_bytes,
+        quantized=is_quantized(tower),
+        n_projector_weights=projector.n_weights,
+        patches_per_token=max(1.0, sum(sequences) / max(1, n_tokens)),
+        window_patches=_window_patches(vision),
+        n_full_layers=_full_layers(vision),
+        table_width=model.language.n_embd if tabled else 0,
     )
-    return encode_time(work, sequences, engine=engine, table=table)
+    return encode_time(work, sequences, engine=engine, table=table, flash=_flash(budget))
 
 
-def _window_patches(model: Model) -> int:
+def _flash(budget: Budget) -> bool:
+    """Return whether a tower's attention runs without its scores in memory."""
+    return budget.settings.get("flash_attn") != "off" and budget.settings.get("attn_implementation") != "eager"
+
+
+def _window_patches(vision: Vision) -> int:
     """Return the patches of an attention window where most layers have one, else 0."""
-    assert model.vision is not None  # noqa: S101 - narrowed by the caller
-    side = model.vision.facts.get("window_size")
-    return (side // model.vision.patch_size) ** 2 if isinstance(side, int) and side >= model.vision.patch_size else 0
+    side = vision.facts.get("window_size")
+    return (side // vision.patch_size) ** 2 if isinstance(side, int) and side >= vision.patch_size else 0
+
+
+def _full_layers(vision: Vision) -> int:
+    """Return how many layers of a tower with windows see the whole image."""
+    layers = vision.facts.get("full_attention_layers")
+    return len(layers) if isinstance(layers, tuple) else 0
 
 
 def _file_bytes(model: Model, cost: LanguageCost) -> int:
@@ -193,7 +215,8 @@ def _file_bytes(model: Model, cost: LanguageCost) -> int:
         return model.file_bytes + (model.projector_file_bytes or 0)
     head = cost.output if cost.tied else cost.output + cost.embedding
     language = sum((layer.dense + layer.experts for layer in cost.layers), head)
-    return language.n_bytes + (tower_cost(model.vision, model.language.n_embd).n_bytes if model.vision else 0)
+    vision = projector_file(model.vision, model.language.n_embd) if model.vision else ()
+    return language.n_bytes + stored(vision).n_bytes
 
 
 def _copied(machine: Machine, budget: Budget) -> list[tuple[Gpu, int]]:

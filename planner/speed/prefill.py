@@ -100,7 +100,7 @@ def _sped_up(time: StageTime, factor: float) -> StageTime:
 
 def _on_device(work: PrefillWork, n_tokens: int, n_past: int, n_micro: int, table: SpeedTable) -> StageTime:
     device, kind = work.device, work.device.kind
-    share = kind.quantized_matrix_share if work.quantized else kind.matrix_share
+    share = kind.matrix_share_of(quantized=work.quantized)
     spread = kind.prefill_spread
     if work.experts:
         share *= table.constants.expert_matrix_factor

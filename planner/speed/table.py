@@ -18,9 +18,10 @@ Link = Literal["direct", "host"]
 class DeviceClass:
     """Devices that behave alike: the shares of their printed rates that an engine reaches, and fixed costs.
 
-    Shares are of memory bandwidth (``bandwidth_share``), of the rate of matrix units in prompt processing, for
-    16-bit and for quantised weights (``matrix_share``, ``quantized_matrix_share``), and of the FP32 rate in turning
-    weights in super-blocks back into numbers when decoding (``dequantize_share``, None where that costs nothing).
+    Shares are of memory bandwidth (``bandwidth_share``), of the rate of matrix units in prompt processing and in vision
+    towers, for 16-bit and for quantised weights (``matrix_share``, ``quantized_matrix_share``), and of the FP32 rate in
+    turning weights in super-blocks back into numbers when decoding (``dequantize_share``, None where that costs
+    nothing). ``quantized_matrix_gain`` is what an architecture's quantised products reach of those of its class.
     Spreads are the factors from the expected value to either end of the range.
     """
 
@@ -32,8 +33,9 @@ class DeviceClass:
     layer_s: float
     matrix_share: float
     quantized_matrix_share: float
+    quantized_matrix_gain: float
+    vector_attention: bool  # flash attention in a tower runs on vector units, at the FP32 rate
     matrix_per_fp32: float | None  # rate of matrix units with FP16 accumulation, in multiples of FP32
-    encode_share: float
     rank_link: Link  # how ranks of tensor parallelism reach each other where nothing is known about the board
     decode_spread: float
     prefill_spread: float
@@ -41,13 +43,21 @@ class DeviceClass:
     basis: Basis
     source: str
 
+    def matrix_share_of(self, *, quantized: bool) -> float:
+        """Return the share of the matrix rate that products with such weights reach."""
+        return self.quantized_matrix_share * self.quantized_matrix_gain if quantized else self.matrix_share
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFactors:
     """What sets an engine apart from llama.cpp, whose factors the device classes hold.
 
     ``layer_s`` replaces the class's fixed cost per layer; ``overlapped``: it hides behind the device's work (or the
-    work behind it) instead of adding to it. ``kv_traffic`` is how often the cache moves per token.
+    work behind it) instead of adding to it. ``kv_traffic`` is how often the cache moves per token. In vision
+    towers: ``framework``, whether a framework's kernels run them, which take all images in one call, keep activations
+    in 16 bits, skip what lies outside of a window, and reach the same share of the printed 16-bit rate with flash
+    attention as with weights; ``first_image_s``, what a process's first image costs on top; ``position_tables``, the
+    projectors for which a table of positions is filled on the CPU for every image.
     """
 
     name: str
@@ -56,7 +66,9 @@ class EngineFactors:
     overlapped: bool
     kv_traffic: float
     kv_repeated: bool  # keys and values are copied out to every query head
-    encode_gain: float  # how many times faster its vision towers are than llama.cpp's
+    framework: bool
+    first_image_s: float
+    position_tables: tuple[str, ...]
     encode_spread: float  # least spread of that stage
     spread: float
     basis: Basis
@@ -67,7 +79,13 @@ class EngineFactors:
 class Constants:
     """What no device class decides."""
 
-    activation_passes: float  # times that a layer's activations cross memory when a prompt is processed
+    activation_passes: (
+        float  # times that a layer's activations cross memory, of a prompt's tokens or an image's patches
+    )
+    attention_factor: float  # of the rate of products with weights that a tower's flash attention reaches
+    framework_share: float  # of the printed 16-bit rate that a framework reaches in a tower
+    score_passes: float  # times that attention scores cross memory where they are kept
+    table_entries_per_s: float  # numbers of a table of positions that one core fills
     pipeline_gain: float  # share of ideal pipelining that several devices reach on one prompt
     expert_layer_factor: float  # fixed cost of a layer with experts, in those of a plain one
     expert_matrix_factor: float  # of the matrix share that layers with experts reach in prompt processing
@@ -102,6 +120,7 @@ class Device:
     kind: DeviceClass
     bandwidth: int  # bytes per second
     fp32_flops: float
+    fp16_flops: float  # with FP32 accumulation where there are matrix units
     matrix_flops: float
     assumed: bool
 
@@ -121,6 +140,7 @@ def gpu_device(gpu: Gpu, table: SpeedTable) -> Device:
         kind=kind,
         bandwidth=bandwidth or table.constants.assumed_gpu_bandwidth,
         fp32_flops=known_fp32,
+        fp16_flops=max(float(gpu.fp16_flops or 0), known_fp32),
         matrix_flops=max(float(gpu.fp16_flops or 0), by_fp32, known_fp32),
         assumed=bandwidth is None or fp32 is None,
     )
@@ -133,6 +153,7 @@ def host_device(host: Host, table: SpeedTable) -> Device:
         kind=table.host,
         bandwidth=host.bandwidth_bytes_per_s or table.constants.assumed_host_bandwidth,
         fp32_flops=flops,
+        fp16_flops=flops,
         matrix_flops=flops,
         assumed=host.bandwidth_bytes_per_s is None,
     )
