@@ -104,7 +104,12 @@ class Mamba:
     dt_rank: int  # version 2: number of heads
 
 
-Mixer = Attention | LatentAttention | CrossAttention | GatedDeltaNet | ShortConv | Mamba
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoMixer:
+    """Nothing that mixes tokens: the layer is a feed-forward block alone."""
+
+
+Mixer = Attention | LatentAttention | CrossAttention | GatedDeltaNet | ShortConv | Mamba | NoMixer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +136,7 @@ class MoeFfn:
     selection_bias: bool = False
     normalise_weights: bool = False
     weights_scale: float = 0.0
+    gated: bool = True
     fused: bool = False  # gate and up experts in one tensor
     bias: bool = False
     down_scale: bool = False  # one factor per expert on the down projection

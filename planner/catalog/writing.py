@@ -16,6 +16,7 @@ from planner.model import (
     LatentAttention,
     Mamba,
     MoeFfn,
+    NoMixer,
     ShortConv,
 )
 
@@ -168,7 +169,7 @@ def _layer(layer: Layer) -> dict[str, Any]:
     return found | (_ffn(layer.ffn) if layer.ffn is not None else {})
 
 
-def _mixer(mixer: Mixer) -> dict[str, Any]:
+def _mixer(mixer: Mixer) -> dict[str, Any]:  # noqa: PLR0911 - one return per kind
     match mixer:
         case Attention():
             return {"attention": _named(mixer, _ATTENTION)}
@@ -182,6 +183,8 @@ def _mixer(mixer: Mixer) -> dict[str, Any]:
             return {"short_conv": _named(mixer, {"conv_kernel": "conv"})}
         case Mamba():
             return {"mamba": _named(mixer, _MAMBA)}
+        case NoMixer():
+            return {}
 
 
 def _ffn(ffn: Ffn) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from planner.model import (
     Mamba,
     Mixer,
     MoeFfn,
+    NoMixer,
     ShortConv,
 )
 
@@ -81,7 +82,7 @@ def layer_parts(language: Language, layer: Layer) -> LayerParts:
     return LayerParts(linears=linears + ffn_linears, whole_elements=whole + ffn_whole + n_norms * language.n_embd)
 
 
-def _mixer(mixer: Mixer, n_embd: int) -> tuple[tuple[Linear, ...], int]:
+def _mixer(mixer: Mixer, n_embd: int) -> tuple[tuple[Linear, ...], int]:  # noqa: PLR0911 - one return per kind
     match mixer:
         case Attention():
             return _attention(mixer, n_embd)
@@ -99,6 +100,8 @@ def _mixer(mixer: Mixer, n_embd: int) -> tuple[tuple[Linear, ...], int]:
             return both, n_embd * mixer.conv_kernel
         case Mamba():
             return _mamba(mixer, n_embd)
+        case NoMixer():
+            return (), 0
         case _:
             assert_never(mixer)
 
@@ -170,10 +173,10 @@ def _ffn(ffn: Ffn, n_embd: int) -> tuple[tuple[Linear, ...], int]:
         return _dense(ffn.n_ff, n_embd, gated=ffn.gated, bias=ffn.bias), 0
     experts = tuple(
         replace(linear, expert=True)
-        for linear in _dense(ffn.n_ff_expert, n_embd, gated=True, bias=ffn.bias, count=ffn.n_experts)
+        for linear in _dense(ffn.n_ff_expert, n_embd, gated=ffn.gated, bias=ffn.bias, count=ffn.n_experts)
     )
     router = Linear(n_out=ffn.n_experts, n_in=n_embd, split="none", bias=ffn.bias, quantizable=False)
-    shared = _dense(ffn.n_ff_shared, n_embd, gated=True) if ffn.n_ff_shared else ()
+    shared = _dense(ffn.n_ff_shared, n_embd, gated=ffn.gated) if ffn.n_ff_shared else ()
     dense = _dense(ffn.n_ff_dense, n_embd, gated=True) if ffn.n_ff_dense else ()
     whole = ffn.n_experts * (int(ffn.selection_bias) + int(ffn.down_scale)) + (n_embd if ffn.shared_gate else 0)
     return (*experts, router, *shared, *dense), whole

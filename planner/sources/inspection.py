@@ -14,6 +14,7 @@ from planner.model import (
     GatedDeltaNet,
     LatentAttention,
     Mamba,
+    NoMixer,
     ShortConv,
 )
 from planner.quantization import tensor_bytes
@@ -140,6 +141,8 @@ def mixer_words(mixer: Mixer) -> str:
             words = f"short convolution over {mixer.conv_kernel} tokens"
         case Mamba():
             words = f"Mamba-{mixer.version}, {mixer.inner_dim} wide, state {mixer.state_dim}"
+        case NoMixer():
+            words = "feed-forward only"
         case _:
             assert_never(mixer)
     return words

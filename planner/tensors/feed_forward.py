@@ -43,7 +43,8 @@ def _experts(ffn: MoeFfn, n_embd: int) -> Iterator[Entry]:
     if ffn.fused:
         yield "ffn_gate_up_exps.weight", (n_embd, 2 * width, n_experts)
     else:
-        yield "ffn_gate_exps.weight", (n_embd, width, n_experts)
+        if ffn.gated:
+            yield "ffn_gate_exps.weight", (n_embd, width, n_experts)
         yield "ffn_up_exps.weight", (n_embd, width, n_experts)
     yield "ffn_down_exps.weight", (width, n_embd, n_experts)
     if ffn.down_scale:
@@ -68,7 +69,8 @@ def _expert_biases(ffn: MoeFfn, n_embd: int) -> Iterator[Entry]:
     if ffn.fused:
         yield "ffn_gate_up_exps.bias", (2 * ffn.n_ff_expert, ffn.n_experts)
     else:
-        yield "ffn_gate_exps.bias", (ffn.n_ff_expert, ffn.n_experts)
+        if ffn.gated:
+            yield "ffn_gate_exps.bias", (ffn.n_ff_expert, ffn.n_experts)
         yield "ffn_up_exps.bias", (ffn.n_ff_expert, ffn.n_experts)
     yield "ffn_down_exps.bias", (n_embd, ffn.n_experts)
 
@@ -76,6 +78,7 @@ def _expert_biases(ffn: MoeFfn, n_embd: int) -> Iterator[Entry]:
 def _shared_expert(ffn: MoeFfn, n_embd: int) -> Iterator[Entry]:
     if ffn.shared_gate:
         yield "ffn_gate_inp_shexp.weight", (n_embd,)
-    yield "ffn_gate_shexp.weight", (n_embd, ffn.n_ff_shared)
+    if ffn.gated:
+        yield "ffn_gate_shexp.weight", (n_embd, ffn.n_ff_shared)
     yield "ffn_up_shexp.weight", (n_embd, ffn.n_ff_shared)
     yield "ffn_down_shexp.weight", (ffn.n_ff_shared, n_embd)

@@ -15,6 +15,7 @@ from planner.model import (
     GatedDeltaNet,
     LatentAttention,
     Mamba,
+    NoMixer,
     ShortConv,
 )
 from planner.tensors.feed_forward import Entry, ffn_tensors
@@ -30,7 +31,8 @@ def language_tensors(language: Language) -> tuple[Entry, ...]:
 
     Facts it heeds: ``embedding_rows`` (where the embedding has more rows than the output), ``name.ffn_norm`` and
     ``name.output_norm`` (architectures that spell these differently), ``output_bias``, ``norm_bias``,
-    ``parallel_blocks`` (one norm feeds attention and feed-forward), ``no_pre_norms`` (norms only after each block),
+    ``parallel_blocks`` (one norm feeds attention and feed-forward), ``single_blocks`` (a layer is one or the other),
+    ``no_pre_norms`` (norms only after each block),
     ``layer_output_scale``, ``ssm_norms``, ``altup`` (copies of the residual stream) with ``laurel_rank``.
     """
     found = list(_head(language))
@@ -66,7 +68,8 @@ def _altup(n_embd: int, n_copies: int, rank: int) -> Iterator[Entry]:
     yield "laurel_post_norm.weight", (n_embd,)
 
 
-_FLAGS = ("layer_output_scale", "no_pre_norms", "norm_bias", "parallel_blocks", "ssm_norms")
+_FLAGS = ("layer_output_scale", "no_pre_norms", "norm_bias", "parallel_blocks", "single_blocks", "ssm_norms")
+_NO_FFN_NORM = ("parallel_blocks", "no_pre_norms", "single_blocks")
 
 
 def _head(language: Language) -> Iterator[Entry]:
@@ -107,7 +110,7 @@ def _layer(layer: Layer, widths: tuple[int, int], ffn_norm: str, flags: frozense
         found.append(("post_attention_norm.weight", (n_embd,)))
     if "layer_output_scale" in flags:
         found.append(("layer_output_scale.weight", (1,)))
-    if layer.ffn is not None and flags.isdisjoint(("parallel_blocks", "no_pre_norms")):
+    if layer.ffn is not None and flags.isdisjoint(_NO_FFN_NORM):
         found += _norm(ffn_norm, n_embd, flags)
     if layer.ffn is not None:
         found += ffn_tensors(layer.ffn, n_embd)
@@ -155,6 +158,8 @@ def _mixer(mixer: Mixer, n_embd: int, *, ssm_norms: bool) -> Iterator[Entry]:
             found = _short_conv(mixer, n_embd)
         case Mamba():
             found = _mamba1(mixer, n_embd, norms=ssm_norms) if mixer.version == 1 else _mamba2(mixer, n_embd)
+        case NoMixer():
+            found = iter(())
         case _:
             assert_never(mixer)
     return found

@@ -25,6 +25,7 @@ from planner.model import (
     Layer,
     Mamba,
     MoeFfn,
+    NoMixer,
     ShortConv,
 )
 
@@ -130,6 +131,8 @@ def _layer(b: Build, layer: Layer, stream: Node, per_layer: Node | None) -> Node
         g.expand(normed)
     if b.traits.parallel != "no":
         return _parallel_layer(b, layer, normed, stream)
+    if b.fact("single_blocks"):
+        return _sum(b, _single_block(b, layer, normed), stream, b.traits.attention_sum)
     result = _mixer(b, layer, normed)
     if b.traits.output_rows == "last_layer" and b.layer == b.language.n_layers - 1:
         result, stream = g.get_rows(result, b.output_rows()), g.get_rows(stream, b.output_rows())
@@ -145,6 +148,15 @@ def _layer(b: Build, layer: Layer, stream: Node, per_layer: Node | None) -> Node
         stream = _add_own_input(b, stream, per_layer)
     scale = b.maybe("layer_output_scale.weight")
     return stream if scale is None else g.mul(stream, scale)
+
+
+def _single_block(b: Build, layer: Layer, normed: Node) -> Node:
+    """List a layer that only mixes tokens, or only has a feed-forward block."""
+    if not isinstance(layer.mixer, NoMixer):
+        return _mixer(b, layer, normed)
+    if layer.ffn is None:
+        raise KeyError("a layer without blocks")
+    return dense_ffn(b, normed, layer.ffn) if isinstance(layer.ffn, DenseFfn) else experts_ffn(b, normed, layer.ffn)
 
 
 def _parallel_layer(b: Build, layer: Layer, normed: Node, stream: Node) -> Node:
@@ -175,8 +187,8 @@ def _mixer(b: Build, layer: Layer, x: Node) -> Node:
             return short_conv(b, x, mixer)
         case Mamba() as mixer:
             return mamba(b, x, mixer)
-        case CrossAttention():
-            raise KeyError("cross attention")
+        case CrossAttention() | NoMixer():
+            raise KeyError("a mixer that no graph has")
 
 
 def _ffn(b: Build, ffn: Ffn, stream: Node) -> Node:

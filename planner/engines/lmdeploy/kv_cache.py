@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from planner.engines.lmdeploy.settings import PYTORCH_KV, TURBOMIND_KV
 from planner.frozen import dataclass
-from planner.model import Attention, CrossAttention, GatedDeltaNet, LatentAttention, Layer, Mamba, Mixer, ShortConv
+from planner.model import (
+    Attention,
+    CrossAttention,
+    GatedDeltaNet,
+    LatentAttention,
+    Layer,
+    Mamba,
+    Mixer,
+    NoMixer,
+    ShortConv,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,5 +61,5 @@ def _state_bytes(mixer: Mixer, n_ranks: int) -> int:
             return conv // n_ranks + mixer.n_value_heads * mixer.head_dim**2 * 4 // n_ranks
         case Mamba():
             return mixer.inner_dim * (mixer.state_dim * 4 + mixer.conv_kernel * 2) // n_ranks
-        case ShortConv() | Attention() | CrossAttention() | LatentAttention():
+        case ShortConv() | Attention() | CrossAttention() | LatentAttention() | NoMixer():
             return 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from planner.engines.transformers.prefill import Prefill
-from planner.model import Attention, CrossAttention, GatedDeltaNet, LatentAttention, Layer, Mamba, ShortConv
+from planner.model import Attention, CrossAttention, GatedDeltaNet, LatentAttention, Layer, Mamba, NoMixer, ShortConv
 
 
 def layer_cache_bytes(  # noqa: PLR0911 - one return per kind of layer
@@ -44,6 +44,8 @@ def layer_cache_bytes(  # noqa: PLR0911 - one return per kind of layer
         case Mamba():
             channels = mixer.inner_dim + 2 * mixer.n_groups * mixer.state_dim
             return p.n_batch * (mixer.inner_dim * mixer.state_dim + channels * mixer.conv_kernel) * p.element_bytes
+        case NoMixer():
+            return 0
 
 
 def _kept_tokens(mixer: Attention, n_tokens: int) -> int:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from planner.engines.vllm.settings import KV_BYTES, Release
 from planner.frozen import dataclass
-from planner.model import Attention, CrossAttention, GatedDeltaNet, LatentAttention, Layer, Mamba, ShortConv
+from planner.model import Attention, CrossAttention, GatedDeltaNet, LatentAttention, Layer, Mamba, NoMixer, ShortConv
 
 Kind = Literal["full", "sliding", "chunked", "cross", "state"]
 _TURBO = {
@@ -98,7 +98,7 @@ def _layer_cache(  # noqa: PLR0911 - one line per kind of layer
         case Mamba() as a:
             conv = (a.conv_kernel - 1) * (a.inner_dim + 2 * a.n_groups * a.state_dim) // n_ranks * dtype_bytes
             return LayerCache(kind="state", token_bytes=0, state_bytes=conv + a.inner_dim * a.state_dim // n_ranks * 4)
-        case ShortConv():
+        case ShortConv() | NoMixer():
             return None
 
 

@@ -14,6 +14,7 @@ from planner.model import (
     Layer,
     Mamba,
     MoeFfn,
+    NoMixer,
     ShortConv,
 )
 
@@ -85,7 +86,9 @@ def _mixer(reading: Reading, index: int, block: Block) -> Mixer | None:
         ("attn_q.weight", lambda: _attention(reading, index, block)),
         ("attn_qkv.weight", lambda: _attention(reading, index, block)),
     )
-    return next((make() for telling, make in makers if telling in block), None)
+    found = next((make() for telling, make in makers if telling in block), None)
+    facts = reading.rules.get("facts")
+    return NoMixer() if found is None and isinstance(facts, dict) and facts.get("single_blocks") else found
 
 
 def _attention(reading: Reading, index: int, block: Block) -> Attention:
@@ -220,6 +223,7 @@ def _experts(reading: Reading, block: Block) -> MoeFfn:
         selection_bias="exp_probs_b.bias" in block,
         normalise_weights=bool(keys.values.get("expert_weights_norm")) if normalise == "file" else bool(normalise),
         weights_scale=keys.real("expert_weights_scale", 0.0),
+        gated="ffn_gate_exps.weight" in block or "ffn_gate_up_exps.weight" in block,
         fused="ffn_gate_up_exps.weight" in block,
         bias="ffn_down_exps.bias" in block,
         down_scale="ffn_down_exps.scale" in block,

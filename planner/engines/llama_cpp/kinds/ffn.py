@@ -14,7 +14,12 @@ def dense_ffn(b: Build, x: Node, ffn: DenseFfn) -> Node:
     """List a dense block: gate and up, their product, down."""
     if ffn.fused:
         return b.linear(b.graph.glu(b.linear(x, "ffn_up")), "ffn_down")
-    return gated_ffn(b, x, "") if ffn.gated else b.linear(activated(b, b.linear(x, "ffn_up")), "ffn_down")
+    return gated_ffn(b, x, "") if ffn.gated else plain_ffn(b, x, "")
+
+
+def plain_ffn(b: Build, x: Node, which: str) -> Node:
+    """List up, activation and down of the tensors whose names end in ``which`` (empty, or ``_shexp``)."""
+    return b.linear(activated(b, b.linear(x, f"ffn_up{which}")), f"ffn_down{which}")
 
 
 def activated(b: Build, x: Node) -> Node:
@@ -36,7 +41,7 @@ def experts_ffn(b: Build, x: Node, ffn: MoeFfn) -> Node:
     out = routed_experts(b, x, g.mul_mat(b.of_layer("ffn_gate_inp.weight"), x), ffn)
     if not ffn.n_ff_shared:
         return out
-    shared = gated_ffn(b, x, "_shexp")
+    shared = gated_ffn(b, x, "_shexp") if ffn.gated else plain_ffn(b, x, "_shexp")
     if ffn.shared_gate:
         gate = g.mul_mat(b.of_layer("ffn_gate_inp_shexp.weight"), x)
         if b.traits.shared_gate == "sigmoid":
@@ -77,6 +82,8 @@ def _by_expert(b: Build, x: Node, name: str, chosen: Node) -> Node:
 
 def _expert_activation(b: Build, x: Node, chosen: Node, ffn: MoeFfn) -> Node:
     g = b.graph
+    if not ffn.gated:
+        return activated(b, _by_expert(b, x, "ffn_up_exps", chosen))
     if not ffn.fused:
         up, gate = _by_expert(b, x, "ffn_up_exps", chosen), _by_expert(b, x, "ffn_gate_exps", chosen)
         return g.glu(gate, up)
