@@ -1,7 +1,7 @@
 """Writes ``docs/accuracy.json`` and ``docs/accuracy.md``: every measured row asked again, and how far the answer is off.
 
-``python docs/accuracy.py`` runs over all rows, some minutes. ``python docs/accuracy.py --page`` only writes the page
-from the figures that stand in the JSON.
+``python docs/accuracy.py`` runs over all rows, some minutes; with names of tables, over those. ``--page`` only writes
+the page from the figures that stand in the JSON.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "docs")]
 import published  # noqa: E402 - the path is set above
 from accuracy_rows import (  # noqa: E402 - the path is set above
     Compared,
+    compare_random,
     compare_text,
     compare_tokens,
     compare_transformers,
@@ -30,6 +31,7 @@ EVERY_TERM = "every term"
 TITLES = {
     "llamacpp_text": "llama.cpp, language models of 2023 to 2025 (20 models, 6,653 cases)",
     "llamacpp_text_2026": "llama.cpp, language models of 2026 (15 models, 4,940 cases)",
+    "llamacpp_random": "llama.cpp, random shapes and settings, by architecture",
     "llamacpp_vision": "llama.cpp, vision encoders (15 projectors, 404 cases)",
     "llamacpp_vision_2026": "llama.cpp, vision encoders of 2026 (14 projectors, 458 cases)",
     "transformers_memory": "transformers, prefill (33 models, 319 cases)",
@@ -75,18 +77,30 @@ def _record(key: tuple[str, str, str], group: list[Compared]) -> dict[str, objec
     }
 
 
-def measure() -> Iterator[Compared]:
-    """Yield every comparison of every table, saying on stderr where it is."""
-    for name, compared in (
-        ("tokens", compare_tokens()),
-        ("transformers", compare_transformers()),
-        ("vision", compare_vision("llamacpp_vision")),
-        ("vision 2026", compare_vision("llamacpp_vision_2026")),
-        ("text 2026", compare_text("llamacpp_text_2026")),
-        ("text", compare_text("llamacpp_text")),
-    ):
-        print(name, file=sys.stderr, flush=True)
-        yield from compared
+MEASURED = {
+    "vision_tokens_hf": compare_tokens,
+    "transformers_memory": compare_transformers,
+    "llamacpp_vision": lambda: compare_vision("llamacpp_vision"),
+    "llamacpp_vision_2026": lambda: compare_vision("llamacpp_vision_2026"),
+    "llamacpp_random": compare_random,
+    "llamacpp_text_2026": lambda: compare_text("llamacpp_text_2026"),
+    "llamacpp_text": lambda: compare_text("llamacpp_text"),
+}
+
+
+def measure(tables: Iterable[str]) -> Iterator[Compared]:
+    """Yield every comparison of some tables, saying on stderr where it is."""
+    for table in tables:
+        print(table, file=sys.stderr, flush=True)
+        yield from MEASURED[table]()
+
+
+def measured_again(tables: list[str]) -> list[dict[str, object]]:
+    """Return all records, those of ``tables`` (by default all) measured again."""
+    asked = tables or list(MEASURED)
+    kept = [] if not tables else json.loads(FIGURES.read_text(encoding="utf-8"))
+    records = [record for record in kept if record["table"] not in asked] + figures(measure(asked))
+    return sorted(records, key=lambda record: (str(record["table"]), str(record["term"]), str(record["setting"])))
 
 
 def page(records: list[dict[str, object]]) -> str:
@@ -107,7 +121,9 @@ def page(records: list[dict[str, object]]) -> str:
         rows = [record for record in records if record["table"] == table]
         if rows:
             lines += ["", f"## {title}", "", *_table([row for row in rows if row["term"] != EVERY_TERM])]
-            lines += ["", "By model:", "", *_table([row for row in rows if row["term"] == EVERY_TERM], "model")]
+        models = [row for row in rows if row["term"] == EVERY_TERM]
+        if len(models) > 1:
+            lines += ["", "By model:", "", *_table(models, "model")]
     lines += ["", *published.section(json.loads(published.FIGURES.read_text(encoding="utf-8")))]
     lines += ["", "## Beside others", "", *_peers()]
     return "\n".join(lines) + "\n"
@@ -152,5 +168,5 @@ def summary() -> None:
 
 if __name__ == "__main__":
     if "--page" not in sys.argv:
-        FIGURES.write_text(json.dumps(figures(measure()), indent=1) + "\n", encoding="utf-8")
+        FIGURES.write_text(json.dumps(measured_again(sys.argv[1:]), indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(page(json.loads(FIGURES.read_text(encoding="utf-8"))), encoding="utf-8")

@@ -9,13 +9,22 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import sys
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from planner.cli.batch import answer_line
+sys.path.insert(0, str(Path(__file__).parent / "engines"))
+
+from llamacpp_rows import fresh_cases  # noqa: E402 - the path is set above
+
+from planner.cli.batch import answer_line  # noqa: E402
+from planner.engines.llama_cpp.compute import compute_buffers  # noqa: E402
+from planner.engines.llama_cpp.kv_cache import kv_cache_bytes  # noqa: E402
+from planner.engines.llama_cpp.layout import HOST  # noqa: E402
+from planner.engines.llama_cpp.weights import weights_bytes  # noqa: E402
 
 DATA = Path(__file__).parent / "data"
 
@@ -75,6 +84,33 @@ def compare_text(name: str, start: int = 0, step: int = 1) -> Iterator[Compared]
                 high = max(sum(item["high_bytes"] for item in found), expected)
                 label = f"{term} on the {where}" if term == "compute" else term
                 yield Compared(name, label, setting, rows[0]["model"], truth[term], expected, high)
+
+
+def compare_random(start: int = 0, step: int = 1) -> Iterator[Compared]:
+    """Yield cache and compute of every ``step``-th case of the random models, device by device.
+
+    Their shapes and settings were drawn after the simulation had been written. These headers are no files, so they are
+    asked below the public path.
+    """
+    for case in fresh_cases()[start::step]:
+        run, found = case.run(), compute_buffers(case.request())
+        assert found is not None, case.name
+        names = [*(f"CUDA{i}" for i in range(run.layout.n_gpus)), "Host"]
+        sizes = dict(zip(names, found.bytes_by_device, strict=True))
+        weights = weights_bytes(run.language, run.layout)
+        caches = kv_cache_bytes(run.language, run.layout, run.cache)
+        for term, truths, expected in (
+            ("compute", case.compute_bytes, sizes),
+            ("weights", case.weight_bytes, {name: weights.get(_number(name), 0) for name in names}),
+            ("cache", case.cache_bytes, {name: caches.get(_number(name), 0) for name in names}),
+        ):
+            for name, truth in truths.items():
+                n_bytes = expected.get(name, 0)
+                yield Compared("llamacpp_random", term, case.language.architecture, "random", truth, n_bytes, n_bytes)
+
+
+def _number(device: str) -> int:
+    return HOST if device == "Host" else int(device.removeprefix("CUDA"))
 
 
 def _comparable(item: dict[str, Any]) -> int:
