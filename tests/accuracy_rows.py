@@ -18,13 +18,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent / "engines"))
 
-from llamacpp_rows import fresh_cases  # noqa: E402 - the path is set above
+from llamacpp_rows import fresh_cases
 
-from planner.cli.batch import answer_line  # noqa: E402
-from planner.engines.llama_cpp.compute import compute_buffers  # noqa: E402
-from planner.engines.llama_cpp.kv_cache import kv_cache_bytes  # noqa: E402
-from planner.engines.llama_cpp.layout import HOST  # noqa: E402
-from planner.engines.llama_cpp.weights import weights_bytes  # noqa: E402
+from planner.cli.batch import answer_line
+from planner.engines.llama_cpp.compute import compute_buffers
+from planner.engines.llama_cpp.kv_cache import kv_cache_bytes
+from planner.engines.llama_cpp.layout import HOST
+from planner.engines.llama_cpp.weights import weights_bytes
 
 DATA = Path(__file__).parent / "data"
 
