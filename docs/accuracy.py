@@ -154,7 +154,7 @@ def summary() -> None:
     """Print one line per table and term, for the README."""
     records = json.loads(FIGURES.read_text(encoding="utf-8"))
     groups: dict[tuple[str, str], list[dict[str, object]]] = defaultdict(list)
-    for record in records:
+    for record in sorted(records, key=lambda record: list(TITLES).index(str(record["table"]))):
         if record["term"] == EVERY_TERM:
             continue
         groups[TITLES[str(record["table"])].partition(" (")[0], str(record["term"])].append(record)
