@@ -179,6 +179,16 @@ def test_an_unknown_name_is_answered_with_the_nearest():
         find_model("zzzzzzzzzzzz")
     with pytest.raises(UsageError, match="no recipe"):
         load_model("qwen2.5-vl-7b", "Q9_X")
+    with pytest.raises(UsageError) as caught:
+        find_model("none")
+    assert "did you mean none" not in str(caught.value)  # no profile is called by what it has not
+
+
+@pytest.mark.parametrize("name", ["qwen2.5vl:7b-q4_K_M", "Qwen2.5-VL-7B-Instruct-GGUF:Q4_K_M", "qwen2.5-vl-7b.q4_k_m"])
+def test_a_file_type_in_the_name_is_shown_its_place(name):
+    """Who writes the file type into a name is told the option it belongs in."""
+    with pytest.raises(UsageError, match="with --quantization Q4_K_M"):
+        find_model(name)
 
 
 def test_gguf_files_follow_their_own_conventions():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 Engine = Literal["gguf", "hf"]
 DEFAULT_FILE_TYPE = "Q4_K_M"  # what llama.cpp and Ollama fetch unless told otherwise
 ALIGNMENT = 32  # of tensors in a GGUF file
+_FILE_TYPE = re.compile(
+    r"(.+?)(?:-gguf)?[-:._](i?q\d\w*|b?f16|f32)", re.IGNORECASE
+)  # a name with its file type behind it
 
 
 @cache
@@ -116,6 +120,9 @@ def find_model(name: str, engine: Engine = "hf") -> Profile:
 
     known = {alias for stem in _stems() for alias in _names(_raw(stem))}
     near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
+    typed = _FILE_TYPE.fullmatch(name.strip())
+    if typed and _key(typed[1]) in known:
+        near = [f"{typed[1]} with --quantization {typed[2].upper()}"]
     hint = f"; did you mean {', '.join(near)}?" if near else "; `vlplan profiles` lists them"
     raise UsageError(f"no model called {name!r} in the catalogue{hint}")
 
@@ -186,7 +193,7 @@ def _place(stem: str) -> str:
 
 def _names(raw: dict[str, Any]) -> tuple[str, ...]:
     """Return all names of a profile, as they are compared."""
-    hf_id = str(raw.get("hf_id", ""))
+    hf_id = str(raw.get("hf_id") or "")
     aliases = raw.get("aliases") or []
     given = [raw.get("name", ""), *aliases, hf_id, hf_id.rpartition("/")[2]]
     return tuple(_key(str(name)) for name in given if name)

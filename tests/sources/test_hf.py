@@ -397,5 +397,5 @@ def test_text_that_is_no_configuration(tmp_path, text):
 
 def test_folder_without_configuration(tmp_path):
     """An empty folder is told apart from a model."""
-    with pytest.raises(SourceError, match=r"no config\.json"):
+    with pytest.raises(SourceError, match=r"neither config\.json nor"):
         read(tmp_path)
