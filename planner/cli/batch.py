@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -35,7 +34,7 @@ def command(requests: str, machine_file: str | None, gpus: tuple[str, ...], ram:
             continue
         found = answer_line(line, machine)
         code = 1 if "error" in found else code
-        sys.stdout.write(json.dumps(found, separators=(",", ":")) + "\n")
+        click.echo(json.dumps(found, separators=(",", ":")))
     return code
 
 

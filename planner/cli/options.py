@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from planner.errors import UsageError
+from planner.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
     from planner.advice import Plan
@@ -208,6 +208,34 @@ def this_machine() -> Machine:
     for note in machine.notes:
         click.echo(f"vlplan: {note}", err=True)
     return machine
+
+
+def write_file(path: str, text: str) -> None:
+    """Write ``text`` all or nothing: an interruption leaves the old file, its links and its permissions as they were.
+
+    What is no plain file (a device, a pipe) is written to and never replaced.
+
+    Raises:
+        SourceError: it cannot be written.
+    """
+    import os  # noqa: PLC0415 - only where a file is written
+    from pathlib import Path  # noqa: PLC0415 - same
+
+    try:
+        if Path(path).exists() and not Path(path).is_file():
+            Path(path).write_text(text, encoding="utf-8")
+            return
+        target = Path(path).resolve()
+        beside = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            beside.write_text(text, encoding="utf-8")
+            if target.exists():
+                beside.chmod(target.stat().st_mode & 0o777)
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        raise SourceError(f"cannot write {path!r}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def screen_width() -> int:

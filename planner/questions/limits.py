@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
-from planner.advice import context_shortage, recommend_placement
+from planner.advice import context_shortage, recommend_placement, split_needed
+from planner.budget import Budget
 from planner.deployment.request import OFFERED, Deployment, reopened
 from planner.engines.llama_cpp.settings import LlamaCppSettings
 from planner.errors import UsageError
@@ -52,6 +53,13 @@ def _solved(deployment: Deployment, dimension: Dimension) -> Limit:
         fails_of(fixed),
         context_ceiling=deployment.model.language.n_context_train or MAX_CONTEXT_TOKENS,
         context_floor=sum(image.tokens + image.extra_tokens for image in budget.image_tokens),
+        needs=lambda asked: split_needed(_budget(fixed, asked), fixed.given),
+    )
+
+
+def _budget(deployment: Deployment, workload: Workload) -> Budget:
+    return recommend_placement(
+        deployment.engine, deployment.model, workload, deployment.machine, deployment.settings, deployment.given
     )
 
 
@@ -63,9 +71,7 @@ def fails_of(deployment: Deployment) -> Callable[[Workload], str | None]:
 
     def fails(workload: Workload) -> str | None:
         try:
-            budget = recommend_placement(
-                deployment.engine, deployment.model, workload, deployment.machine, deployment.settings, deployment.given
-            )
+            budget = _budget(deployment, workload)
         except UsageError as error:
             return str(error)
         reason = context_shortage(budget.image_tokens, workload)

@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from planner.advice import judge
+from planner.deployment import parse_request
 from planner.errors import UsageError
 from planner.machine_file import machine_of
 from planner.questions.share import share
@@ -44,6 +46,29 @@ def test_more_memory_never_turns_a_fit_into_a_miss():
     cells = list(sweep(grid()))
     for small, large in zip(cells[::2], cells[1::2], strict=True):
         assert small.verdict != "fits" or large.verdict == "fits"
+
+
+@pytest.mark.parametrize(
+    ("model", "engine"),
+    [("lfm2-vl-450m", "sglang"), ("deepseek-vl-7b", "transformers"), ("qwen2.5-vl-3b", "llama.cpp")],
+)
+def test_a_cells_verdict_is_that_of_the_plan(model, engine):
+    """What is not known to load, or cannot be computed, is unknown in a sweep as it is anywhere else."""
+    (cell,) = sweep(
+        grid(
+            models=(model,),
+            engine=engine,
+            quantizations=(None,),
+            images=("none",),
+            contexts=(4096,),
+            machines=(("large", LARGE),),
+        )
+    )
+    asked = {"model": model, "engine": engine, "workload": {"context": 4096}}
+    one = parse_request(asked, machine=LARGE, detect=None)
+    plan = judge(one.engine, one.model, one.workload, one.machine, one.settings)
+    assert cell.verdict == plan.verdict
+    assert not cell.reason or cell.reason == plan.reasons[0]
 
 
 def test_parts_sum_to_the_whole():
