@@ -184,10 +184,15 @@ OFFERED = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0")
 
 
 def _quantizations(model: Model, given: str | None) -> tuple[str | None, ...]:
-    """Return the file types to compare: the one given, that of a file, or those people publish."""
+    """Return the file types to compare: the one given, that of a file, or those that people publish of this model."""
     if given is not None or model.source.endswith(".gguf"):
         return (model.quantization,)
-    return OFFERED if model.quantization is not None else (None,)
+    return offered(model) if model.quantization is not None else (None,)
+
+
+def offered(model: Model) -> tuple[str, ...]:
+    """Return the file types ``model`` is to be had in, best first."""
+    return model.file_types or OFFERED
 
 
 def _default_context(model: Model, workload: Workload, engine: str) -> int:

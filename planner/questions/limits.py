@@ -8,7 +8,7 @@ from typing import cast
 
 from planner.advice import context_shortage, recommend_placement, split_needed
 from planner.budget import Budget
-from planner.deployment.request import OFFERED, Deployment, reopened
+from planner.deployment.request import Deployment, offered, reopened
 from planner.engines.llama_cpp.settings import LlamaCppSettings
 from planner.errors import UsageError
 from planner.placement.limits import DIMENSIONS, MAX_CONTEXT_TOKENS, Dimension, Limit, solve
@@ -91,7 +91,7 @@ def _quantization(deployment: Deployment) -> Limit:
     """Return the best file type that fits; the next better one is shown failing."""
     worse: str | None = None
     reason = ""
-    for word in OFFERED:
+    for word in offered(deployment.model):
         model = reopened(deployment, word)
         why = fails_of(replace(deployment, model=model))(deployment.workload)
         if why is None:

@@ -139,6 +139,9 @@ def _judged(asked: Deployment, machine: Machine) -> tuple[str, str, Budget | Non
         return "unknown", without, None
     budget = recommend_placement(asked.engine, asked.model, asked.workload, machine, asked.settings, asked.given)
     verdict, reasons = verdict_on(budget, asked.workload, support)
+    if verdict == "does_not_fit" and split_needed(budget, asked.given):  # then the engine's own split is as good
+        budget = asked.engine.budget(asked.model, asked.workload, machine, asked.settings)
+        verdict, reasons = verdict_on(budget, asked.workload, support)
     split = split_needed(budget, asked.given)
     said = (f"with {split}" if split else "",) if verdict == "fits" else (*reasons, "")
     brief = {shortage(device): shortage_alone(device) for device in budget.short_devices}

@@ -166,6 +166,16 @@ def test_images_that_exceed_the_context_are_refused_with_figures():
     assert "4096" in out
 
 
+@pytest.mark.parametrize("words", [("--gpu", "16GiB"), ("--gpu", "24GiB"), ("--gpu", "24GiB", "--engine", "ollama")])
+def test_a_model_is_recommended_in_a_file_type_it_is_to_be_had_in(words):
+    """What is published in MXFP4 alone is neither inflated to 8 bits nor pressed into another type."""
+    code, out, _ = run("recommend", "gpt-oss-20b", *words, "--ram", "32GiB")
+    assert code == 0
+    assert out.startswith("FITS: gpt-oss-20b MXFP4_MOE")
+    _, out, _ = run("recommend", *words[:2], "--ram", "32GiB")
+    assert "gpt-oss-20b" not in out or "MXFP4_MOE" in out
+
+
 def test_a_prompt_that_was_asked_for_must_fit_the_context():
     """A prompt beyond the context is no plan that fits; the usual prompt, which nobody asked for, is no demand."""
     code, out, _ = run("estimate", "qwen2.5-vl-7b", *BOX, "--prompt-tokens", "6000")
