@@ -120,11 +120,19 @@ def find_model(name: str, engine: Engine = "hf") -> Profile:
 
     known = {alias for stem in _stems() for alias in _names(_raw(stem))}
     near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
-    typed = _FILE_TYPE.fullmatch(name.strip())
-    if typed and _key(typed[1]) in known:
-        near = [f"{typed[1]} with --quantization {typed[2].upper()}"]
+    asked = with_file_type(name)
+    near = near if asked is None else [asked]
     hint = f"; did you mean {', '.join(near)}?" if near else "; `vlplan profiles` lists them"
     raise UsageError(f"no model called {name!r} in the catalogue{hint}")
+
+
+def with_file_type(name: str) -> str | None:
+    """Return how a model is asked for whose name has its file type behind it; None where the rest is no known name."""
+    typed = _FILE_TYPE.fullmatch(name.strip())
+    wanted = None if typed is None else _key(typed[1])
+    if typed is None or not any(wanted in _names(_raw(stem)) for stem in _stems()):
+        return None
+    return f"{typed[1]} with --quantization {typed[2].upper()}"
 
 
 def forget_profiles() -> None:

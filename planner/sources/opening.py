@@ -105,10 +105,12 @@ def _opened(source: str, wanted: Wanted) -> Model:
 
 def _by_name(source: str, wanted: Wanted) -> Model:
     """Return a profile's model, or that of a hub id that no profile has."""
-    from planner.catalog.models import load_model  # noqa: PLC0415 - YAML is behind it
+    from planner.catalog.models import load_model, with_file_type  # noqa: PLC0415 - YAML is behind it
 
     if source.endswith(".gguf") or source.startswith((".", "/", "~")):
-        raise SourceError(f"{source}: no such file or folder")
+        known = with_file_type(Path(source.replace("\\", "/")).name.removesuffix(".gguf"))
+        hint = f"; the catalogue knows it: {known}" if known else ""
+        raise SourceError(f"{source}: no such file or folder{hint}")
     try:
         return _profile(load_model(source, wanted.quantization, "gguf" if wanted.gguf else "hf"), wanted)
     except UsageError:

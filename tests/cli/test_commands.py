@@ -118,6 +118,8 @@ def test_screens_stay_within_eighty_columns():
         (("estimate", "qwen2.5-vl-7b", "--sequences", "8", "--set", "parallel=4"), 2, "settings.parallel lets 4"),
         (("recommend", "llava", "--gpu", "M3 Max 36GB", "--ram", "64GiB"), 2, "leave one of them out"),
         (("recommend", "llava", "--gpu", "cpu"), 2, "--ram alone"),
+        (("tokens", "qwen2.5-vl-7b", "--engine", "vllm", "--image-max-tokens", "10"), 2, "llama.cpp's"),
+        (("tokens", "qwen2.5-vl-7b", "--image-max-tokens", "0"), 2, "--image-max-tokens"),
         (("batch", "/nonexistent.jsonl"), 2, "nonexistent"),
         (("check",), 2, "nothing to check"),
         (("check", "--", "frobnicate", "-m", "x"), 2, "frobnicate"),

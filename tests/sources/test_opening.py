@@ -163,6 +163,12 @@ def test_the_address_of_a_models_page_is_that_model(address, name):
     assert open_model(address, offline=True).name == name
 
 
+def test_a_file_that_is_not_there_yet_is_known_by_its_name():
+    """The file of a plan's own command, not downloaded yet, is asked for as the profile and file type in its name."""
+    with pytest.raises(SourceError, match=r"no such file .* qwen2\.5-vl-7b with --quantization Q4_K_M"):
+        open_model("models/qwen2.5-vl-7b-Q4_K_M.gguf")
+
+
 @pytest.mark.parametrize("source", ["ollama:qwen2.5vl:7b", "hf:Qwen/Qwen2.5-VL-7B-Instruct"])
 def test_a_source_that_is_not_here_names_the_profile_that_is(tmp_path, monkeypatch, source):
     """Where only the network has it, the line says that the catalogue knows the model."""
