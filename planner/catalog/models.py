@@ -50,7 +50,8 @@ def load_model(name: str, quantization: str | None = None, engine: Engine = "ggu
     """
     profile, model = find_model(name, engine), _described(name, engine)
     if engine == "hf":
-        return replace(model, quantization=quantization)
+        published = () if profile.stored_as is None else (profile.stored_as,)
+        return replace(model, quantization=quantization or profile.stored_as, file_types=published)
     usual = DEFAULT_FILE_TYPE if DEFAULT_FILE_TYPE in profile.quantizations else profile.quantizations[0]
     return _in_file_type(model, known_file_type(quantization or usual))
 

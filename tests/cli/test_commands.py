@@ -178,6 +178,19 @@ def test_a_model_is_recommended_in_a_file_type_it_is_to_be_had_in(words):
     assert "gpt-oss-20b" not in out or "MXFP4_MOE" in out
 
 
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_a_checkpoint_that_is_published_packed_is_planned_packed(engine):
+    """gpt-oss-20b is 13.8 GB of MXFP4 on the hub and fits 24 GB; only who asks for 16 bits gets 42 GB."""
+    code, out, _ = run("estimate", "gpt-oss-20b", "--engine", engine, "--gpu", "RTX 4090", "--ram", "64GiB", "--json")
+    found = json.loads(out)
+    weights = sum(i["expected_bytes"] for i in found["devices"][0]["items"] if i["component"] == "weights")
+    assert (code, found["quantization"]) == (0, "mxfp4")
+    assert 13.7e9 < weights < 14.7e9
+    assert "in place of" not in " ".join(found["reasons"])
+    asked = ("--engine", engine, "--gpu", "RTX 4090", "--ram", "64GiB", "--quantization", "bf16")
+    assert run("estimate", "gpt-oss-20b", *asked)[0] == 3
+
+
 def test_a_prompt_that_was_asked_for_must_fit_the_context():
     """A prompt beyond the context is no plan that fits; the usual prompt, which nobody asked for, is no demand."""
     code, out, _ = run("estimate", "qwen2.5-vl-7b", *BOX, "--prompt-tokens", "6000")
