@@ -254,20 +254,29 @@ emit_option = click.option(
 
 def show(plan: Plan, *, as_json: bool, explain: bool = False, emit: Form | None = None) -> int:
     """Print the plan, with a manifest where one is asked for, and return the exit code its verdict means."""
-    text = None
-    if emit:
-        from planner.questions.manifest import manifest  # noqa: PLC0415 - only when asked
-
-        text = manifest(plan, emit)
     if as_json:
-        from planner.report.answer import answer  # noqa: PLC0415
+        click.echo(json.dumps(json_of(plan, emit), indent=2))
+        return EXIT_CODES[plan.verdict]
+    from planner.report.screen import plan_screen  # noqa: PLC0415
 
-        extra = {} if text is None else {"manifest": text}
-        click.echo(json.dumps({**answer(plan), **extra}, indent=2))
-    else:
-        from planner.report.screen import plan_screen  # noqa: PLC0415
-
-        click.echo(plan_screen(plan, screen_width(), explain=explain))
-        if text:
-            click.echo("\n" + text.rstrip())
+    text = _manifest(plan, emit)
+    click.echo(plan_screen(plan, screen_width(), explain=explain))
+    if text:
+        click.echo("\n" + text.rstrip())
     return EXIT_CODES[plan.verdict]
+
+
+def json_of(plan: Plan, emit: Form | None = None) -> dict[str, Any]:
+    """Return the plan's answer, with a manifest where one is asked for."""
+    from planner.report.answer import answer  # noqa: PLC0415
+
+    text = _manifest(plan, emit)
+    return {**answer(plan), **({} if text is None else {"manifest": text})}
+
+
+def _manifest(plan: Plan, emit: Form | None) -> str | None:
+    if not emit:
+        return None
+    from planner.questions.manifest import manifest  # noqa: PLC0415 - only when asked
+
+    return manifest(plan, emit)

@@ -118,6 +118,8 @@ def test_screens_stay_within_eighty_columns():
         (("estimate", "qwen2.5-vl-7b", "--sequences", "8", "--set", "parallel=4"), 2, "settings.parallel lets 4"),
         (("recommend", "llava", "--gpu", "M3 Max 36GB", "--ram", "64GiB"), 2, "leave one of them out"),
         (("recommend", "llava", "--gpu", "cpu"), 2, "--ram alone"),
+        (("recommend", "--gpu", "24GiB", "--ram", "64GiB", "--compare"), 2, "--compare says something about one model"),
+        (("recommend", "--gpu", "24GiB", "--ram", "64GiB", "--set", "ctx_size=1"), 2, "--set says something"),
         (("tokens", "qwen2.5-vl-7b", "--engine", "vllm", "--image-max-tokens", "10"), 2, "llama.cpp's"),
         (("tokens", "qwen2.5-vl-7b", "--image-max-tokens", "0"), 2, "--image-max-tokens"),
         (("batch", "/nonexistent.jsonl"), 2, "nonexistent"),
@@ -240,6 +242,16 @@ def test_a_full_disk_is_one_line(words):
     assert done.returncode == 1
     assert done.stderr.count(b"\n") == 1
     assert b"No space left" in done.stderr
+
+
+def test_models_that_share_a_box_are_one_document_and_the_worst_verdict_counts():
+    """With --also JSON is one list, and what does not fit outweighs what fits with changes."""
+    box = ("--gpu", "24GiB", "--ram", "16GiB")
+    code, out, _ = run("recommend", "llava", "--also", "llama-3.1-70b", *box, "--json")
+    assert code == 3
+    assert [one["verdict"] for one in json.loads(out)] == ["fits", "does_not_fit"]
+    changed = ("recommend", "llava", "--sequences", "60000", "--also", "llama-3.1-70b", *box)
+    assert run(*changed)[0] == 3
 
 
 def test_batch_answers_in_order_and_in_place():
