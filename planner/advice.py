@@ -193,12 +193,16 @@ def _first_that_fits(question: Question) -> Plan:
             fitted = settings if adapt is None else adapt(model, question.workload, question.machine, settings)
             plan = judge(question.engine, model, question.workload, question.machine, fitted)
             if plan.verdict == "fits" and _on_gpus(plan):
-                return replace(plan, alternatives=tuple(plans[-2:]))
+                best = _best_of([*plans, plan], question)
+                return replace(best, alternatives=tuple([one for one in (*plans, plan) if one is not best][-2:]))
             plans.append(plan)
+    return _best_of(plans, question)
+
+
+def _best_of(plans: Sequence[Plan], question: Question) -> Plan:
+    """Return the plan with most merit of those that fit; where none does, the one that is least short."""
     fitting = [plan for plan in plans if plan.verdict == "fits"]
-    if fitting:
-        return max(fitting, key=lambda plan: _merit(plan, question))
-    return max(plans, key=_least_headroom)
+    return max(fitting, key=lambda plan: _merit(plan, question)) if fitting else max(plans, key=_least_headroom)
 
 
 def _on_gpus(plan: Plan) -> bool:
