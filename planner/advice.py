@@ -62,14 +62,10 @@ def judge(engine: Engine, model: Model, workload: Workload, machine: Machine, se
     support = engine.loads(model)
     if support.verdict == "unsupported":
         return replace(plan, verdict="will_not_load", reasons=_support_reasons(support))
-    if engine.name not in _COUNT_WITHOUT_LAYERS and (unread := _unread(model)):
+    if unread := nothing_computed(engine, model):
         return replace(plan, reasons=(*_support_reasons(support), unread))
     budget = engine.budget(model, workload, machine, settings)
-    verdict, reasons = _verdict(budget, workload)
-    if support.verdict == "unknown" and verdict == "fits":
-        verdict = "unknown"
-    if support.verdict != "supported":
-        reasons = (*_support_reasons(support), *reasons)
+    verdict, reasons = verdict_on(budget, workload, support)
     return replace(
         plan,
         verdict=verdict,
@@ -79,9 +75,9 @@ def judge(engine: Engine, model: Model, workload: Workload, machine: Machine, se
     )
 
 
-def _unread(model: Model) -> str:
+def nothing_computed(engine: Engine, model: Model) -> str:
     """Return why nothing can be computed for ``model``: its layers are not known. Empty where they are."""
-    if model.language.layers or model.measurements:
+    if engine.name in _COUNT_WITHOUT_LAYERS or model.language.layers or model.measurements:
         return ""
     return f"Nothing is computed: {model.language.facts.get('unknown', 'its layers are not known')}."
 
@@ -91,13 +87,21 @@ def _support_reasons(support: Support) -> tuple[str, ...]:
     return (support.reason, *ways) if support.reason else ways
 
 
+def verdict_on(budget: Budget, workload: Workload, support: Support) -> tuple[Verdict, tuple[str, ...]]:
+    """Return the verdict on a budget and its reasons; what is not known to load never fits."""
+    verdict, reasons = _verdict(budget, workload)
+    if support.verdict == "unknown" and verdict == "fits":
+        verdict = "unknown"
+    return verdict, reasons if support.verdict == "supported" else (*_support_reasons(support), *reasons)
+
+
 def _verdict(budget: Budget, workload: Workload) -> tuple[Verdict, tuple[str, ...]]:
     if budget.refusals:
         return "will_not_load", budget.refusals
     too_long = context_shortage(budget.image_tokens, workload)
     if too_long:
         return "does_not_fit", (too_long, *budget.notes)
-    short = tuple(_shortage(device) for device in budget.short_devices)
+    short = tuple(shortage(device) for device in budget.short_devices)
     if short or budget.shortfalls:
         return "does_not_fit", (*budget.shortfalls, *short, *budget.notes)
     if budget.unknown:
@@ -105,22 +109,38 @@ def _verdict(budget: Budget, workload: Workload) -> tuple[Verdict, tuple[str, ..
     return "fits", budget.notes
 
 
-def _shortage(device: DeviceBudget) -> str:
-    return (
-        f"{device.device} is {format_bytes(-device.headroom_bytes)} short: up to {format_bytes(device.high_bytes)} "
-        f"needed, {format_bytes(device.free_bytes)} free."
-    )
+def shortage(device: DeviceBudget) -> str:
+    """Return by how much a device is short, with both figures."""
+    sizes = f"up to {format_bytes(device.high_bytes)} needed, {format_bytes(device.free_bytes)} free."
+    return f"{shortage_alone(device)}: {sizes}"
+
+
+def shortage_alone(device: DeviceBudget) -> str:
+    """Return by how much a device is short, for places where the figures stand beside it."""
+    return f"{device.device} is {format_bytes(-device.headroom_bytes)} short"
 
 
 def context_shortage(images: tuple[ImageTokens, ...], workload: Workload) -> str | None:
-    """Return why the images of one request cannot fit the context, or None."""
+    """Return why the images and the prompt of one request cannot fit the context, or None."""
     n_tokens = sum(image.tokens + image.extra_tokens for image in images)
     if n_tokens < workload.context_tokens or not images:
-        return None
+        return _prompt_shortage(n_tokens, workload)
     return (
         f"The images alone are {n_tokens} tokens ({len(images)} image{'s' if len(images) > 1 else ''}), "
         f"the context is {workload.context_tokens}: ask for at least {n_tokens + workload.prompt_tokens} tokens "
         "of context, fewer or smaller images."
+    )
+
+
+def _prompt_shortage(n_image_tokens: int, workload: Workload) -> str | None:
+    """Return why a prompt that was asked for leaves no room for an answer, or None."""
+    needed = n_image_tokens + workload.prompt_tokens
+    if not workload.prompt_asked or needed < workload.context_tokens:
+        return None
+    images = f" with {n_image_tokens} of its images" if n_image_tokens else ""
+    return (
+        f"The prompt is {needed} tokens{images}, the context is {workload.context_tokens}: ask for at least "
+        f"{needed + workload.answer_tokens} tokens of context, or for a shorter prompt."
     )
 
 
@@ -174,12 +194,16 @@ def _first_that_fits(question: Question) -> Plan:
             fitted = settings if adapt is None else adapt(model, question.workload, question.machine, settings)
             plan = judge(question.engine, model, question.workload, question.machine, fitted)
             if plan.verdict == "fits" and _on_gpus(plan):
-                return replace(plan, alternatives=tuple(plans[-2:]))
+                best = _best_of([*plans, plan], question)
+                return replace(best, alternatives=tuple([one for one in (*plans, plan) if one is not best][-2:]))
             plans.append(plan)
+    return _best_of(plans, question)
+
+
+def _best_of(plans: Sequence[Plan], question: Question) -> Plan:
+    """Return the plan with most merit of those that fit; where none does, the one that is least short."""
     fitting = [plan for plan in plans if plan.verdict == "fits"]
-    if fitting:
-        return max(fitting, key=lambda plan: _merit(plan, question))
-    return max(plans, key=_least_headroom)
+    return max(fitting, key=lambda plan: _merit(plan, question)) if fitting else max(plans, key=_least_headroom)
 
 
 def _on_gpus(plan: Plan) -> bool:
@@ -243,6 +267,14 @@ def recommend_placement(  # noqa: PLR0913 - the whole question
         return budget
     spread = balanced(model, workload, settings, budget)
     return budget if spread is None else engine.budget(model, workload, machine, spread)
+
+
+def split_needed(budget: Budget, given: Iterable[str]) -> str:
+    """Return the split of a recommended placement in the engine's own words; empty where it splits so itself."""
+    split = budget.settings.get("tensor_split")
+    if not isinstance(split, Sequence) or "tensor_split" in given:
+        return ""
+    return f"tensor_split {','.join(f'{share:g}' for share in split)}"
 
 
 def _plan_of(question: Question, model: Model, settings: LlamaCppSettings) -> Plan:

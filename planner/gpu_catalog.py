@@ -24,6 +24,9 @@ _CARD = re.compile(r"^(?=- )", re.MULTILINE)
 _FACT = re.compile(r"^  (?!aliases:)\w", re.MULTILINE)  # where the names of a card end
 _WORD = re.compile(r"(?:rtx|gtx|rx)(?=\d)|[a-z0-9+]+")
 _MEMORY = re.compile(r"\s+\(?(\d{1,4})\s*gi?b?\)?\s*$", re.IGNORECASE)
+_TIMES = re.compile(
+    r"(?:([1-9]\d{0,2})\s*[x\u00d7]\s*(\S.*)|(.*[^\sA-Za-z]|.*\S(?=\s))\s*[x\u00d7]\s*([1-9]\d{0,2}))", re.IGNORECASE
+)
 _SIZE = re.compile(r"\s*\d+(?:\.\d+)?\s*[KMGT](?:i?B)?\s*", re.IGNORECASE)
 
 
@@ -136,8 +139,11 @@ def _named(name: str) -> tuple[GpuEntry, ...]:
 def _unknown(name: str) -> UsageError:
     import difflib  # noqa: PLC0415 - only errors need it
 
+    if name.strip().lower() in {"", "none", "no", "cpu"}:
+        return UsageError(f"unknown GPU {name[:60]!r}: a box without GPUs is described by --ram alone")
     by_lower = {entry.name.lower(): entry.name for entry in gpu_entries()}
-    near = difflib.get_close_matches(_bare(name).lower()[:60], by_lower, n=3, cutoff=0.5)
+    typed = "" if name.strip().isdigit() else _bare(name).lower()[:60]
+    near = difflib.get_close_matches(typed, by_lower, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(by_lower[one] for one in near)}? " if near else ""
     return UsageError(f"unknown GPU {name[:60]!r}: {hint}A GPU without a name is written by its memory, like 24GiB")
 
@@ -251,7 +257,8 @@ def _architecture_of(capability: tuple[int, int] | None) -> str | None:
 def parse_gpus(specs: Iterable[str], *, host_bytes: int | None = None) -> tuple[Gpu, ...]:
     """Return the GPUs that words like ``RTX 3090:2``, ``24GiB`` or ``RTX 3090:free=20GiB`` describe, in order.
 
-    A word is a name or a memory size, then ``:2`` for two of them, ``:free=SIZE`` and ``:total=SIZE``.
+    A word is a name or a memory size, then ``:2`` for two of them, ``:free=SIZE`` and ``:total=SIZE``. ``2x`` before
+    it counts, too, and so does ``x2`` behind it.
 
     Raises:
         UsageError: an unknown name, a malformed part, free above total, or more than 64 GPUs.
@@ -264,7 +271,8 @@ def parse_gpus(specs: Iterable[str], *, host_bytes: int | None = None) -> tuple[
 
 def _parse_spec(spec: str, host_bytes: int | None) -> tuple[Gpu, ...]:
     name, *parts = (part.strip() for part in re.split(r"[:,]", spec))
-    count, sizes = 1, dict[str, int]()
+    count, name = _times(name)
+    sizes = dict[str, int]()
     for part in parts:
         key, equals, value = part.partition("=")
         if not equals and part.isascii() and part.isdigit() and len(part) < 4 and int(part) > 0:
@@ -274,8 +282,27 @@ def _parse_spec(spec: str, host_bytes: int | None) -> tuple[Gpu, ...]:
         else:
             raise UsageError(f"--gpu {spec[:80]!r}: {part!r} is neither a count nor free=SIZE nor total=SIZE")
     return (
-        sized_gpu(name, sizes.get("total"), sizes.get("free"), host_bytes=host_bytes, where=f"--gpu {spec[:80]}"),
+        sized_gpu(name, sizes.get("total"), sizes.get("free"), host_bytes=host_bytes, where=f"--gpu {spec[:80]!r}"),
     ) * count
+
+
+def _times(name: str) -> tuple[int, str]:
+    """Return how many of which: ``2x RTX 4090`` and ``RTX 4090 x2`` are two, what the catalogue calls so is one."""
+    times = None if _named(name) else _TIMES.fullmatch(name)
+    if times is None:
+        return 1, name
+    count, one = (times[1], times[2]) if times[1] else (times[4], times[3])
+    return int(count), one.strip()
+
+
+def shared_host_bytes(specs: Iterable[str]) -> int | None:
+    """Return the host memory that a GPU without own memory is named with, like ``M3 Max 36GB``; None: none is."""
+    for spec in specs:
+        name = re.split(r"[:,]", spec)[0]
+        size, entries = _MEMORY.search(name), _named(name)
+        if size and entries and all(entry.total_bytes is None for entry in entries):
+            return parse_bytes(f"{size[1]}GiB")
+    return None
 
 
 def sized_gpu(name: str, total_bytes: int | None, free_bytes: int | None, *, host_bytes: int | None, where: str) -> Gpu:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 from planner.catalog.foreign import parse_foreign_yaml
 from planner.errors import SourceError, UsageError
 from planner.frozen import dataclass
-from planner.gpu_catalog import MAX_GPUS, GpuEntry, known_entry, parse_gpus, sized_gpu
+from planner.gpu_catalog import MAX_GPUS, GpuEntry, known_entry, parse_gpus, shared_host_bytes, sized_gpu
 from planner.machine import Backend, Gpu, Host, Machine
 from planner.strict import Between, read_record
 from planner.units import GIB, KIB, MIB, format_bytes, parse_bytes
@@ -113,6 +113,12 @@ def describe_machine(gpus: Sequence[str], host: str | Host) -> Machine:
         UsageError: an unknown GPU or a malformed size.
     """
     described = host if isinstance(host, Host) else _assumed_host(parse_bytes(host))
+    shared_bytes = shared_host_bytes(gpus)
+    if shared_bytes is not None and shared_bytes != described.total_bytes:
+        if host is not described:
+            sizes = f"{format_bytes(shared_bytes)} with it, {format_bytes(described.total_bytes)} by --ram"
+            raise UsageError(f"--gpu names a GPU that shares the host's memory: {sizes}; leave one of them out")
+        described = _assumed_host(shared_bytes)
     found = parse_gpus(gpus, host_bytes=described.total_bytes)
     note = "host memory and cores are this computer's" if host is described else CORES_NOTE
     return Machine(gpus=found, host=described, simulated=True, notes=(note, *_basis_notes(found)))

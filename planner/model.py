@@ -261,6 +261,7 @@ class Model:
     hf_id: str | None = None
     ollama_tag: str | None = None  # the name under which Ollama's library has it
     quantization: str | None = None  # the file type the tensors were stored as
+    file_types: tuple[str, ...] = ()  # those it is to be had in, best first; empty: not known
     source: str = ""
     projector_source: str = ""
     file_bytes: int | None = None

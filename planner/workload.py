@@ -44,6 +44,7 @@ class Workload:
     """One deployment's load. ``context_tokens`` is what one sequence needs: text, image tokens and answer together.
 
     ``images`` belong to one request; ``batch`` requests are processed together where the engine batches.
+    ``prompt_asked`` says that the user wrote ``prompt_tokens``: only then they are a demand.
     """
 
     context_tokens: int = 4096
@@ -52,3 +53,4 @@ class Workload:
     batch: int = 1
     prompt_tokens: int = 512
     answer_tokens: int = 512
+    prompt_asked: bool = False

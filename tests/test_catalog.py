@@ -179,6 +179,16 @@ def test_an_unknown_name_is_answered_with_the_nearest():
         find_model("zzzzzzzzzzzz")
     with pytest.raises(UsageError, match="no recipe"):
         load_model("qwen2.5-vl-7b", "Q9_X")
+    with pytest.raises(UsageError) as caught:
+        find_model("none")
+    assert "did you mean none" not in str(caught.value)  # no profile is called by what it has not
+
+
+@pytest.mark.parametrize("name", ["qwen2.5vl:7b-q4_K_M", "Qwen2.5-VL-7B-Instruct-GGUF:Q4_K_M", "qwen2.5-vl-7b.q4_k_m"])
+def test_a_file_type_in_the_name_is_shown_its_place(name):
+    """Who writes the file type into a name is told the option it belongs in."""
+    with pytest.raises(UsageError, match="with --quantization Q4_K_M"):
+        find_model(name)
 
 
 def test_gguf_files_follow_their_own_conventions():
@@ -198,6 +208,47 @@ def test_file_sizes_are_sums_of_aligned_tensors():
         stored = sum(tensor_bytes(tensor.format, tensor.shape) for tensor in tensors)
         assert 0 <= size - stored < 32 * len(tensors)
     assert model.quantization == "Q4_K_M"
+
+
+# layers, width, vocabulary and context of the language model, layers and width of the tower: as a stored copy of the
+# model's own config.json has them, wherever a whole copy was read. None: not in that file.
+PUBLISHED = {
+    "gemma-4-26b-a4b": (30, 2816, 262144, 262144, 27, 1152),
+    "gemma-4-31b": (60, 5376, 262144, 262144, 27, 1152),
+    "gemma-4-e2b": (35, 1536, 262144, 131072, 16, 768),
+    "glm-4.1v-9b": (40, 4096, 151552, 65536, 24, 1536),
+    "gpt-oss-20b": (24, 2880, 201088, 131072, None, None),
+    "kimi-k2.5": (61, 7168, 163840, 262144, 27, 1152),
+    "lfm2-vl-450m": (16, 1024, 65536, 128000, 12, 768),
+    "llama-3.1-70b": (80, 8192, 128256, 131072, None, None),
+    "llama-3.1-8b": (32, 4096, 128256, 131072, None, None),
+    "llama-3.2-11b-vision": (40, 4096, 128256, 131072, 32, 1280),
+    "llama-4-scout": (48, 5120, 202048, 10485760, None, None),
+    "minicpm-v-2.6": (28, 3584, 151666, None, 27, 1152),
+    "minicpm-v-4": (32, 2560, 73448, 32768, 27, 1152),
+    "minicpm-v-4.6": (24, 1024, 248094, 262144, 27, 1152),
+    "molmo-7b-d": (28, 3584, 152064, 4096, None, None),
+    "qwen2.5-vl-3b": (36, 2048, 151936, None, 32, 1280),
+    "qwen2.5-vl-7b": (28, 3584, 152064, 128000, 32, 1280),
+    "qwen3-vl-235b-a22b": (94, 4096, 151936, 262144, 27, 1152),
+    "qwen3-vl-2b": (28, 2048, 151936, 262144, 24, 1024),
+    "qwen3-vl-30b-a3b": (48, 2048, 151936, 262144, 27, 1152),
+    "qwen3-vl-32b": (64, 5120, 151936, 262144, 27, 1152),
+    "qwen3-vl-4b": (36, 2560, 151936, 262144, 24, 1024),
+    "qwen3-vl-8b": (36, 4096, 151936, 262144, 27, 1152),
+    "qwen3.5-35b-a3b": (40, 2048, 248320, 262144, 27, 1152),
+    "qwen3.5-9b": (32, 4096, 248320, 262144, 27, 1152),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_sizes_are_those_of_the_published_configuration(name):
+    """A profile repeats its model's config.json: a family's usual value does not stand in for the file's."""
+    model = load_model(name, None, "hf")
+    language, vision = model.language, model.vision
+    sizes = (language.n_layers, language.n_embd, language.n_vocab, language.n_context_train)
+    sizes += (None, None) if vision is None else (vision.n_layers, vision.n_embd)
+    assert all(want in (None, have) for want, have in zip(PUBLISHED[name], sizes, strict=True)), sizes
 
 
 def test_layer_kinds_of_hybrids():

@@ -179,6 +179,26 @@ def test_specs_become_gpus() -> None:
     assert gpus[2].bandwidth_bytes_per_s is None
 
 
+@pytest.mark.parametrize(
+    ("spec", "name", "count"),
+    [
+        ("2x4090", "RTX 4090", 2),
+        ("2x RTX 4090", "RTX 4090", 2),
+        ("RTX 4090 x2", "RTX 4090", 2),
+        ("RTX 4090x2", "RTX 4090", 2),
+        ("8xH100", "H100 PCIe", 8),
+        ("RX 7900 XTX x 3", "RX 7900 XTX", 3),
+        ("RX 580", "RX 580 8GB", 1),
+        ("MI300X", "MI300X", 1),
+        ("2x24GiB", "GPU 24.00 GiB", 2),
+    ],
+)
+def test_a_count_may_stand_before_or_behind(spec: str, name: str, count: int) -> None:
+    """``2x`` and ``x2`` count as ``:2`` does; an x that belongs to a name does not."""
+    gpus = parse_gpus([spec])
+    assert ({gpu.name for gpu in gpus}, len(gpus)) == ({name}, count)
+
+
 def test_free_up_to_the_printed_size_is_believed() -> None:
     """Windows reserves less of a card; what the user saw free there is not refused for the Linux total."""
     (gpu,) = parse_gpus(["RTX 3090:free=24300MiB"])
@@ -197,6 +217,8 @@ def test_free_up_to_the_printed_size_is_believed() -> None:
         "0GiB",
         "24",
         "RTX 3090:999",
+        "RTX 3090 x0",
+        "0x RTX 3090",
         "nil:2",
     ],
 )

@@ -198,3 +198,12 @@ def test_command_line_words_describe_a_machine() -> None:
     assert any("this computer" in note for note in kept.notes)
     shared = describe_machine(["Apple M4 Pro"], "48GiB")
     assert shared.gpus[0].total_bytes == 36 * GIB
+
+
+def test_a_size_behind_a_gpu_that_shares_the_hosts_memory_is_the_hosts() -> None:
+    """Never another computer's memory beside it; a size that contradicts ``--ram`` is refused."""
+    machine = describe_machine(["M3 Max 36GB"], HOST)
+    assert (machine.host.total_bytes, machine.gpus[0].total_bytes) == (36 * GIB, 27 * GIB)
+    assert describe_machine(["M3 Max 36GB"], "36GiB").host.total_bytes == 36 * GIB
+    with pytest.raises(UsageError, match="leave one of them out"):
+        describe_machine(["M3 Max 36GB"], "64GiB")

@@ -53,6 +53,7 @@ def model_of(profile: Profile) -> Model:
             linear=counts.linear,
         ),
         architecture_class=profile.architecture_class,
+        file_types=profile.quantizations,
         hf_id=profile.hf_id,
         source=f"profile {profile.name}: {profile.source}",
         notes=tuple(profile.notes),

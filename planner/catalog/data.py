@@ -55,7 +55,12 @@ def parse_yaml(text: str, name: str) -> Any:  # noqa: ANN401 - see load_data
     try:
         return yaml.load(text, Loader=_strict_loader())  # noqa: S506 - a subclass of the safe loader
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SourceError(f"{name}: {' '.join(str(error).split())}") from error
+        raise SourceError(f"{name}: {yaml_trouble(error)}") from error
+
+
+def yaml_trouble(error: Exception) -> str:
+    """Return what the parser found wrong in one line, without its word for a text that came from no file."""
+    return " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from planner.catalog.data import parse_yaml
+from planner.catalog.data import parse_yaml, yaml_trouble
 from planner.errors import SourceError
 
 MAX_CHARACTERS = 1 << 20
@@ -34,7 +34,7 @@ def parse_foreign_yaml(text: str, name: str) -> Any:  # noqa: ANN401 - YAML hold
             if isinstance(event, yaml.AliasEvent):
                 raise SourceError(f"{name}: aliases (*{str(event.anchor)[:40]}) are not read; write the value out")
     except (yaml.YAMLError, ValueError) as error:
-        raise SourceError(f"{name}: {' '.join(str(error).split())}") from error
+        raise SourceError(f"{name}: {yaml_trouble(error)}") from error
     return parse_yaml(text, name)
 
 

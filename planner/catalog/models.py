@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 Engine = Literal["gguf", "hf"]
 DEFAULT_FILE_TYPE = "Q4_K_M"  # what llama.cpp and Ollama fetch unless told otherwise
 ALIGNMENT = 32  # of tensors in a GGUF file
+_FILE_TYPE = re.compile(
+    r"(.+?)(?:-gguf)?[-:._](i?q\d\w*|b?f16|f32)", re.IGNORECASE
+)  # a name with its file type behind it
 
 
 @cache
@@ -46,7 +50,8 @@ def load_model(name: str, quantization: str | None = None, engine: Engine = "ggu
     """
     profile, model = find_model(name, engine), _described(name, engine)
     if engine == "hf":
-        return replace(model, quantization=quantization)
+        published = () if profile.stored_as is None else (profile.stored_as,)
+        return replace(model, quantization=quantization or profile.stored_as, file_types=published)
     usual = DEFAULT_FILE_TYPE if DEFAULT_FILE_TYPE in profile.quantizations else profile.quantizations[0]
     return _in_file_type(model, known_file_type(quantization or usual))
 
@@ -116,8 +121,19 @@ def find_model(name: str, engine: Engine = "hf") -> Profile:
 
     known = {alias for stem in _stems() for alias in _names(_raw(stem))}
     near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
+    asked = with_file_type(name)
+    near = near if asked is None else [asked]
     hint = f"; did you mean {', '.join(near)}?" if near else "; `vlplan profiles` lists them"
     raise UsageError(f"no model called {name!r} in the catalogue{hint}")
+
+
+def with_file_type(name: str) -> str | None:
+    """Return how a model is asked for whose name has its file type behind it; None where the rest is no known name."""
+    typed = _FILE_TYPE.fullmatch(name.strip())
+    wanted = None if typed is None else _key(typed[1])
+    if typed is None or not any(wanted in _names(_raw(stem)) for stem in _stems()):
+        return None
+    return f"{typed[1]} with --quantization {typed[2].upper()}"
 
 
 def forget_profiles() -> None:
@@ -186,7 +202,7 @@ def _place(stem: str) -> str:
 
 def _names(raw: dict[str, Any]) -> tuple[str, ...]:
     """Return all names of a profile, as they are compared."""
-    hf_id = str(raw.get("hf_id", ""))
+    hf_id = str(raw.get("hf_id") or "")
     aliases = raw.get("aliases") or []
     given = [raw.get("name", ""), *aliases, hf_id, hf_id.rpartition("/")[2]]
     return tuple(_key(str(name)) for name in given if name)

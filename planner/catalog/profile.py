@@ -186,6 +186,7 @@ class Profile(NamedTuple):
     hf_id: str | None = None
     architecture_class: str | None = None
     parameters: ParametersData | None = None
-    quantizations: tuple[str, ...] = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0")
+    quantizations: tuple[str, ...] = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0")  # as GGUF files
+    stored_as: str | None = None  # the scheme of the published checkpoint, where that is not 16 bits
     vision: VisionData | None = None
     notes: tuple[str, ...] = ()

@@ -77,7 +77,7 @@ def profile_of(model: Model, *, checked: date, source: str | None = None) -> dic
         found["architecture_class"] = model.architecture_class
     if model.parameters is not None and model.parameters.total > 0:
         found["parameters"] = {key: n for key, n in asdict(model.parameters).items() if n}
-    if model.quantization is not None and model.language.tensors:
+    if model.quantization is not None and model.language.tensors and not _in_the_usual_type(model):
         found["quantizations"] = [model.quantization]
     found["language"] = _language(model.language)
     if model.vision is not None and model.vision.n_layers > 0:
@@ -85,6 +85,14 @@ def profile_of(model: Model, *, checked: date, source: str | None = None) -> dic
     found["source"] = source or f"read from {model.source.replace(chr(92), '/').rsplit('/', 1)[-1] or model.name}"
     found["checked"] = checked
     return found
+
+
+def _in_the_usual_type(model: Model) -> bool:
+    """Whether the file type is only what a folder or profile is planned in unless told otherwise: no limit to it."""
+    from planner.catalog.models import DEFAULT_FILE_TYPE  # noqa: PLC0415 - not needed to write what a file holds
+
+    free = model.stored is not None or DEFAULT_FILE_TYPE in model.file_types
+    return free and model.quantization == DEFAULT_FILE_TYPE
 
 
 def profile_yaml(model: Model, *, checked: date, source: str | None = None) -> str:

@@ -76,6 +76,8 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         code = 0
+    except OSError as error:
+        code = _complain(f"{error.filename or 'the answer'}: cannot be read or written: {error.strerror or error}", 1)
     if arguments is None:
         gc.freeze()  # the process ends: looking for cycles among all that is left would only take time
     sys.exit(code if isinstance(code, int) else 0)

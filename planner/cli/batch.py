@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,7 @@ def command(requests: str, machine_file: str | None, gpus: tuple[str, ...], ram:
     code = 0
     for text, is_error in _answers(_lines(requests), machine):
         code = 1 if is_error else code
-        sys.stdout.write(text)
+        click.echo(text)
     return code
 
 
@@ -74,7 +73,7 @@ def answer_lines(task: tuple[list[bytes], Machine | None]) -> list[tuple[str, bo
     """Return the answers to some lines as text, and whether they are errors."""
     lines, machine = task
     found = [answer_line(line, machine) for line in lines]
-    return [(json.dumps(one, separators=(",", ":")) + "\n", "error" in one) for one in found]
+    return [(json.dumps(one, separators=(",", ":")), "error" in one) for one in found]
 
 
 def answer_line(line: bytes, machine: Machine | None) -> dict[str, Any]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from planner.cli.options import json_option, this_machine
-from planner.errors import SourceError
+from planner.cli.options import json_option, this_machine, write_file
 
 if TYPE_CHECKING:
     from planner.machine import Machine
@@ -45,8 +43,5 @@ def _probed(machine: Machine) -> Machine:
 
 
 def _save(text: str, path: str) -> None:
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SourceError(f"cannot write {path!r}: {error.strerror}") from None
+    write_file(path, text)
     click.echo(f"vlplan: saved to {path}", err=True)

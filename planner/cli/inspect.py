@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import click
 
-from planner.cli.options import json_option, source_options
-from planner.errors import SourceError, UsageError
+from planner.cli.options import json_option, source_options, write_file
+from planner.errors import UsageError
 
 
 @click.command(name="inspect")
@@ -73,8 +72,5 @@ def _write(text: str, output: str | None) -> None:
     if output is None:
         click.echo(text, nl=False)
         return
-    try:
-        Path(output).write_text(text, encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise SourceError(f"cannot write {output!r}: {getattr(error, 'strerror', error)}") from None
+    write_file(output, text)
     click.echo(f"vlplan: saved to {output}", err=True)

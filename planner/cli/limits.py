@@ -43,8 +43,8 @@ def command(model: str, *, dimensions: tuple[str, ...], as_json: bool, **given: 
 
     machine = chosen_machine(given["machine_file"], given["gpus"], given["ram"])
     deployment = parse_request(request_data(model, **given), machine=machine, detect=this_machine)
-    if deployment.engine.loads(deployment.model).verdict == "unsupported":
-        from planner.advice import judge  # noqa: PLC0415 - only for a model that the engine does not load
+    if deployment.engine.loads(deployment.model).verdict in ("unsupported", "unknown"):
+        from planner.advice import judge  # noqa: PLC0415 - only for a model that the engine is not known to load
 
         parts = (deployment.engine, deployment.model, deployment.workload, deployment.machine, deployment.settings)
         return show(judge(*parts), as_json=as_json)

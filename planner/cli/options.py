@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from planner.errors import UsageError
+from planner.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
     from planner.advice import Plan
@@ -210,6 +210,34 @@ def this_machine() -> Machine:
     return machine
 
 
+def write_file(path: str, text: str) -> None:
+    """Write ``text`` all or nothing: an interruption leaves the old file, its links and its permissions as they were.
+
+    What is no plain file (a device, a pipe) is written to and never replaced.
+
+    Raises:
+        SourceError: it cannot be written.
+    """
+    import os  # noqa: PLC0415 - only where a file is written
+    from pathlib import Path  # noqa: PLC0415 - same
+
+    try:
+        if Path(path).exists() and not Path(path).is_file():
+            Path(path).write_text(text, encoding="utf-8")
+            return
+        target = Path(path).resolve()
+        beside = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            beside.write_text(text, encoding="utf-8")
+            if target.exists():
+                beside.chmod(target.stat().st_mode & 0o777)
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        raise SourceError(f"cannot write {path!r}: {getattr(error, 'strerror', None) or error}") from None
+
+
 def screen_width() -> int:
     """Return the columns to write for: the terminal's, within 80 and 120."""
     import shutil  # noqa: PLC0415
@@ -226,20 +254,29 @@ emit_option = click.option(
 
 def show(plan: Plan, *, as_json: bool, explain: bool = False, emit: Form | None = None) -> int:
     """Print the plan, with a manifest where one is asked for, and return the exit code its verdict means."""
-    text = None
-    if emit:
-        from planner.questions.manifest import manifest  # noqa: PLC0415 - only when asked
-
-        text = manifest(plan, emit)
     if as_json:
-        from planner.report.answer import answer  # noqa: PLC0415
+        click.echo(json.dumps(json_of(plan, emit), indent=2))
+        return EXIT_CODES[plan.verdict]
+    from planner.report.screen import plan_screen  # noqa: PLC0415
 
-        extra = {} if text is None else {"manifest": text}
-        click.echo(json.dumps({**answer(plan), **extra}, indent=2))
-    else:
-        from planner.report.screen import plan_screen  # noqa: PLC0415
-
-        click.echo(plan_screen(plan, screen_width(), explain=explain))
-        if text:
-            click.echo("\n" + text.rstrip())
+    text = _manifest(plan, emit)
+    click.echo(plan_screen(plan, screen_width(), explain=explain))
+    if text:
+        click.echo("\n" + text.rstrip())
     return EXIT_CODES[plan.verdict]
+
+
+def json_of(plan: Plan, emit: Form | None = None) -> dict[str, Any]:
+    """Return the plan's answer, with a manifest where one is asked for."""
+    from planner.report.answer import answer  # noqa: PLC0415
+
+    text = _manifest(plan, emit)
+    return {**answer(plan), **({} if text is None else {"manifest": text})}
+
+
+def _manifest(plan: Plan, emit: Form | None) -> str | None:
+    if not emit:
+        return None
+    from planner.questions.manifest import manifest  # noqa: PLC0415 - only when asked
+
+    return manifest(plan, emit)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from planner.cli.options import (
+    EXIT_CODES,
     chosen_machine,
     emit_option,
     engine_options,
+    json_of,
     json_option,
     machine_options,
     request_data,
@@ -62,16 +64,31 @@ def command(  # noqa: PLR0913 - options
 
     machine = chosen_machine(given["machine_file"], given["gpus"], given["ram"])
     if model is None:
+        _refuse_in_vain(also=also, compare=compare, explain=explain, emit=emit, **given)
         return _survey(machine or this_machine(), as_json=as_json, **given)
     data = request_data(model, **given)
     if also:
         from planner.questions.share import share  # noqa: PLC0415 - only with several models
 
         requests = [data, *({**data, "model": other} for other in also)]
-        plans = share(requests, prefer=prefer, machine=machine or this_machine())
-        return max(show(with_speed(plan), as_json=as_json, explain=explain, emit=emit) for plan in plans)
+        plans = [with_speed(plan) for plan in share(requests, prefer=prefer, machine=machine or this_machine())]
+        codes = [EXIT_CODES[plan.verdict] for plan in plans]
+        if as_json:
+            click.echo(json.dumps([json_of(plan, emit) for plan in plans], indent=2))
+        else:
+            codes = [show(plan, as_json=False, explain=explain, emit=emit) for plan in plans]
+        return next((code for code in (3, 4) if code in codes), 0)
     plan = recommend_any(data, prefer=prefer, machine=machine, detect=this_machine, compare=compare)
     return show(with_speed(plan), as_json=as_json, explain=explain, emit=emit)
+
+
+def _refuse_in_vain(**given: Any) -> None:  # noqa: ANN401
+    """Refuse the options that say something about one model where none is named."""
+    words = ("also", "compare", "explain", "emit", "quantization", "projector", "settings", "batch", "engine_version")
+    vain = next((word for word in words if given.get(word)), None)
+    if vain is not None:
+        option = "--set" if vain == "settings" else f"--{vain.replace('_', '-')}"
+        raise UsageError(f"{option} says something about one model; name the MODEL")
 
 
 def _survey(machine: Machine, *, as_json: bool, **given: Any) -> int:  # noqa: ANN401
@@ -87,6 +104,7 @@ def _survey(machine: Machine, *, as_json: bool, **given: Any) -> int:  # noqa: A
         context_tokens=given["context"] or 4096,
         sequences=given["sequences"] or 1,
         images=parse_images(given["images"]),
+        **{key: given[key] for key in ("prompt_tokens", "answer_tokens") if given[key] is not None},
     )
     found = survey(machine, workload, grow=given["context"] is None)
     if as_json:

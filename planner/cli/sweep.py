@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from planner.cli.options import parse_pairs, source_options, this_machine
-from planner.errors import SourceError, UsageError
+from planner.cli.options import parse_pairs, source_options, this_machine, write_file
 
 if TYPE_CHECKING:
     from planner.machine import Machine
@@ -57,7 +53,7 @@ def command(models: tuple[str, ...], *, output: str, path: str | None, **given: 
     if path is None:
         click.echo(text)
     else:
-        _write(path, text)
+        write_file(path, text if text.endswith("\n") else text + "\n")
     return 0
 
 
@@ -66,7 +62,15 @@ def _machines(gpus: tuple[str, ...], ram: str | None) -> tuple[tuple[str, Machin
 
     if not gpus:
         return (("this machine", this_machine()),)
-    return tuple((word, describe_machine([word], ram or "64GiB")) for word in gpus)
+    return tuple((word, describe_machine([word], ram or _usual_ram(word))) for word in gpus)
+
+
+def _usual_ram(gpu: str) -> str:
+    """Return the host memory of a box where none is given: 64 GiB, or what a GPU that shares it is named with."""
+    from planner.gpu_catalog import shared_host_bytes  # noqa: PLC0415 - help needs none of this
+    from planner.units import GIB  # noqa: PLC0415 - same
+
+    return f"{(shared_host_bytes([gpu]) or 64 * GIB) // GIB}GiB"
 
 
 def _cells(grid: Grid) -> list[Cell]:
@@ -77,17 +81,3 @@ def _cells(grid: Grid) -> list[Cell]:
         return list(sweep(grid))
     with click.progressbar(sweep(grid), length=grid.n_cells, file=sys.stderr) as cells:
         return list(cells)
-
-
-def _write(path: str, text: str) -> None:
-    """Write all or nothing: an interruption leaves the old file as it was."""
-    target = Path(path)
-    try:
-        handle, name = tempfile.mkstemp(dir=target.parent or ".", prefix=f".{target.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text if text.endswith("\n") else text + "\n")
-        Path(name).replace(target)
-    except OSError as error:
-        raise SourceError(f"cannot write {path!r}: {error.strerror}") from None
-    if not target.is_file():
-        raise UsageError(f"{path!r} is no file")

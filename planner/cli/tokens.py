@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 @click.option("--image", "images", multiple=True, metavar="WxH", help="An image size. Repeat for several.")
 @click.option("--file", "files", multiple=True, metavar="PICTURE", help="A picture whose size is read from its header.")
 @click.option("--engine", help="Engines count differently.  [default: llama.cpp, or transformers where it cannot]")
-@click.option("--image-max-tokens", type=int, metavar="N", help="llama.cpp's --image-max-tokens.")
-@click.option("--image-min-tokens", type=int, metavar="N", help="llama.cpp's --image-min-tokens.")
+@click.option("--image-max-tokens", type=click.IntRange(1), metavar="N", help="llama.cpp's --image-max-tokens.")
+@click.option("--image-min-tokens", type=click.IntRange(1), metavar="N", help="llama.cpp's --image-min-tokens.")
 @source_options
 @json_option
 def command(  # noqa: PLR0913 - options
@@ -52,6 +52,8 @@ def command(  # noqa: PLR0913 - options
         raise UsageError(f"{found.name} takes no images")
     if engine is None and not has_rule(vision, name):
         name = "transformers"
+    if (image_max_tokens or image_min_tokens) and name not in ("llama.cpp", "ollama"):
+        raise UsageError(f"--image-max-tokens and --image-min-tokens are llama.cpp's; counted is for {name}")
     sizes = [*dict.fromkeys(parse_images(images)), *(_picture(path, name) for path in files)]
 
     def count(image: ImageSize) -> ImageTokens:

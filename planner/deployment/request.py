@@ -39,7 +39,7 @@ class _Workload:
     sequences: _Few = 1
     images: Annotated[tuple[str, ...], Between(0, MAX_IMAGES)] = ()
     batch: _Few = 1
-    prompt_tokens: _Tokens = 512
+    prompt_tokens: _Tokens | None = None
     answer_tokens: _Tokens = 512
 
 
@@ -73,6 +73,7 @@ class Deployment:
 
 
 DEFAULT_CONTEXT_TOKENS = 4096
+DEFAULT_PROMPT_TOKENS = 512
 
 
 def parse_settings(engine: Engine, given: Mapping[str, object]) -> Any:  # noqa: ANN401 - each engine has its own class
@@ -153,7 +154,9 @@ def parse_question(
     first = open_model(
         request.model, engine=engine.name, quantization=request.quantization, projector=request.projector
     )
-    context_given = request.workload.context is not None or _context_of(request.settings) is not None
+    context_given = (
+        request.workload.context is not None or _context_of(request.settings, request.workload.sequences) is not None
+    )
     workload = _workload(request.workload, request.settings)
     if not context_given:
         workload = replace(workload, context_tokens=_default_context(first, workload, engine.name))
@@ -182,10 +185,15 @@ OFFERED = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0")
 
 
 def _quantizations(model: Model, given: str | None) -> tuple[str | None, ...]:
-    """Return the file types to compare: the one given, that of a file, or those people publish."""
+    """Return the file types to compare: the one given, that of a file, or those that people publish of this model."""
     if given is not None or model.source.endswith(".gguf"):
         return (model.quantization,)
-    return OFFERED if model.quantization is not None else (None,)
+    return offered(model) if model.quantization is not None else (None,)
+
+
+def offered(model: Model) -> tuple[str, ...]:
+    """Return the file types ``model`` is to be had in, best first."""
+    return model.file_types or OFFERED
 
 
 def _default_context(model: Model, workload: Workload, engine: str) -> int:
@@ -203,25 +211,42 @@ def _default_context(model: Model, workload: Workload, engine: str) -> int:
 
 
 def _workload(given: _Workload, settings: Mapping[str, object]) -> Workload:
-    context = given.context
+    context, room = given.context, _context_of(settings, given.sequences)
+    if context is not None and room is not None and context > align(room, 256):  # llama.cpp rounds up to that
+        raise UsageError(
+            f"request: workload.context is {context}, but the settings leave one sequence {room} tokens; "
+            "raise those or lower the context"
+        )
+    for key in _SLOTS:
+        slots = settings.get(key)
+        if isinstance(slots, int) and 0 < slots < given.sequences:
+            raise UsageError(
+                f"request: workload.sequences is {given.sequences}, but settings.{key} lets {slots} run at once; "
+                "raise it or lower the sequences"
+            )
     if context is None:
-        context = _context_of(settings) or DEFAULT_CONTEXT_TOKENS
+        context = room or DEFAULT_CONTEXT_TOKENS
     return Workload(
         context_tokens=context,
         sequences=given.sequences,
         images=parse_images(given.images),
         batch=given.batch,
-        prompt_tokens=given.prompt_tokens,
+        prompt_tokens=DEFAULT_PROMPT_TOKENS if given.prompt_tokens is None else given.prompt_tokens,
+        prompt_asked=given.prompt_tokens is not None,
         answer_tokens=given.answer_tokens,
     )
 
 
-def _context_of(settings: Mapping[str, object]) -> int | None:
+_SLOTS = ("parallel", "num_parallel", "max_num_seqs", "max_running_requests", "max_batch_size")
+
+
+def _context_of(settings: Mapping[str, object], sequences: int) -> int | None:
     """Return the context one sequence gets from the engine's own words, where they say it."""
-    for key in ("ctx_size", "max_model_len", "session_len", "num_ctx"):
+    for key in ("ctx_size", "max_model_len", "context_length", "session_len", "num_ctx"):
         value = settings.get(key)
         if isinstance(value, int) and value > 0:
-            parallel = settings.get("parallel") if key == "ctx_size" and not settings.get("kv_unified") else 1
+            shared = key == "ctx_size" and not settings.get("kv_unified")
+            parallel = settings.get("parallel", sequences) if shared else 1
             return max(1, value // parallel) if isinstance(parallel, int) and parallel > 0 else value
     return None
 

@@ -131,6 +131,12 @@ def load_word(model: Model) -> str | None:
 def checkpoint_note(model: Model) -> tuple[str, ...]:
     """Return what to say where the plan is for a checkpoint that is packed otherwise than the one it names."""
     word = model.quantization
-    if model.stored is not None or word is None or word.lower() in UNQUANTIZED | {"f16", "f32"} or load_word(model):
+    if (
+        model.stored is not None
+        or word is None
+        or word in model.file_types
+        or word.lower() in UNQUANTIZED | {"f16", "f32"}
+        or load_word(model)
+    ):
         return ()
     return (f"planned for a checkpoint in {word}: put the name of one in place of {model.hf_id or model.name}",)

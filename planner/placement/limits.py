@@ -27,26 +27,30 @@ Fails = Callable[[Workload], str | None]
 class Limit:
     """One answer. ``value`` is None when not even the smallest fits; ``next_value`` is None when there is no limit.
 
-    ``reason``: why ``next_value`` fails, or why there is no limit below the ceiling.
+    ``reason``: why ``next_value`` fails, or why there is no limit below the ceiling. ``needs``: the settings beyond
+    those given that ``value`` takes, in the engine's own words.
     """
 
     dimension: Dimension | Literal["quantization"]
     value: str | None
     next_value: str | None
     reason: str
+    needs: str = ""
 
 
-def solve(
+def solve(  # noqa: PLR0913 - the question and its bounds
     dimension: Dimension,
     workload: Workload,
     fails: Fails,
     *,
     context_ceiling: int = MAX_CONTEXT_TOKENS,
     context_floor: int = 0,
+    needs: Callable[[Workload], str] = lambda _: "",
 ) -> Limit:
     """Return the largest value of ``dimension`` for which ``fails`` finds nothing wrong, all else as in ``workload``.
 
     Contexts are tried from above ``context_floor`` tokens (what the images alone take) to ``context_ceiling``.
+    ``needs`` says what settings a workload that fits takes beyond those given.
     """
     steps = _ladder(dimension, workload, context_floor, context_ceiling)
     reasons: dict[int, str | None] = {}
@@ -59,10 +63,13 @@ def solve(
     best = _boundary(steps.top, why)
     if best == 0:
         return Limit(dimension=dimension, value=None, next_value=steps.label(1), reason=why(1) or "")
-    if best == steps.top:
-        return Limit(dimension=dimension, value=steps.label(best), next_value=None, reason=steps.ceiling)
+    beyond, reason = (None, steps.ceiling) if best == steps.top else (steps.label(best + 1), why(best + 1) or "")
     return Limit(
-        dimension=dimension, value=steps.label(best), next_value=steps.label(best + 1), reason=why(best + 1) or ""
+        dimension=dimension,
+        value=steps.label(best),
+        next_value=beyond,
+        reason=reason,
+        needs=needs(steps.at(best)),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from planner.advice import Plan, judge, repaired
 from planner.deployment.command_line import Line
 from planner.deployment.request import Deployment, parse_request
+from planner.errors import UsageError
 from planner.frozen import dataclass
 from planner.machine import Machine
 
@@ -27,7 +28,10 @@ def check_line(name: str, line: Line, *, machine: Machine | None, detect: Callab
         UsageError: the request in it is malformed.
         SourceError: its model cannot be read.
     """
-    deployment = parse_request(line.request, machine=machine, detect=detect)
+    try:
+        deployment = parse_request(line.request, machine=machine, detect=detect)
+    except UsageError as error:
+        raise UsageError(f"{name[:80]}: {error}") from None
     plan = judge(deployment.engine, deployment.model, deployment.workload, deployment.machine, deployment.settings)
     if plan.verdict == "does_not_fit":
         plan = repaired(plan, deployment.engine) or plan

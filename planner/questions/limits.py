@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
-from planner.advice import context_shortage, recommend_placement
-from planner.deployment.request import OFFERED, Deployment, reopened
+from planner.advice import context_shortage, recommend_placement, split_needed
+from planner.budget import Budget
+from planner.deployment.request import Deployment, offered, reopened
 from planner.engines.llama_cpp.settings import LlamaCppSettings
 from planner.errors import UsageError
 from planner.placement.limits import DIMENSIONS, MAX_CONTEXT_TOKENS, Dimension, Limit, solve
@@ -52,6 +53,13 @@ def _solved(deployment: Deployment, dimension: Dimension) -> Limit:
         fails_of(fixed),
         context_ceiling=deployment.model.language.n_context_train or MAX_CONTEXT_TOKENS,
         context_floor=sum(image.tokens + image.extra_tokens for image in budget.image_tokens),
+        needs=lambda asked: split_needed(_budget(fixed, asked), fixed.given),
+    )
+
+
+def _budget(deployment: Deployment, workload: Workload) -> Budget:
+    return recommend_placement(
+        deployment.engine, deployment.model, workload, deployment.machine, deployment.settings, deployment.given
     )
 
 
@@ -63,9 +71,7 @@ def fails_of(deployment: Deployment) -> Callable[[Workload], str | None]:
 
     def fails(workload: Workload) -> str | None:
         try:
-            budget = recommend_placement(
-                deployment.engine, deployment.model, workload, deployment.machine, deployment.settings, deployment.given
-            )
+            budget = _budget(deployment, workload)
         except UsageError as error:
             return str(error)
         reason = context_shortage(budget.image_tokens, workload)
@@ -85,7 +91,7 @@ def _quantization(deployment: Deployment) -> Limit:
     """Return the best file type that fits; the next better one is shown failing."""
     worse: str | None = None
     reason = ""
-    for word in OFFERED:
+    for word in offered(deployment.model):
         model = reopened(deployment, word)
         why = fails_of(replace(deployment, model=model))(deployment.workload)
         if why is None:

@@ -11,7 +11,6 @@ from dataclasses import replace
 
 from planner.catalog import list_profiles, load_model
 from planner.catalog.engines import llama_cpp_data, load_engine
-from planner.deployment.request import OFFERED
 from planner.engines.llama_cpp.bound import bound_bytes
 from planner.engines.llama_cpp.encoder.bounds import assumed_compute_bytes
 from planner.engines.llama_cpp.encoder.weights import encoder_weights
@@ -52,7 +51,7 @@ def survey(machine: Machine, workload: Workload, *, images_only: bool = False, g
     the least; a model whose images, prompt and answer need more gets more.
     """
     found = list(_fittings(machine, workload, images_only=images_only or bool(workload.images), grow=grow))
-    return sorted(found, key=lambda f: (-f.on_gpu, -f.n_parameters, OFFERED.index(f.quantization), f.model))
+    return sorted(found, key=lambda f: (-f.on_gpu, -f.n_parameters, -_BITS.get(f.quantization, 0), f.model))
 
 
 def _fittings(machine: Machine, workload: Workload, *, images_only: bool, grow: bool) -> Iterator[Fitting]:
@@ -61,7 +60,7 @@ def _fittings(machine: Machine, workload: Workload, *, images_only: bool, grow: 
         if images_only and profile.vision is None:
             continue
         n_parameters = profile.parameters.total if profile.parameters else 0
-        for quantization in _worth_trying(n_parameters, machine):
+        for quantization in _worth_trying(profile.quantizations, n_parameters, machine):
             model = load_model(profile.name, quantization, "gguf")
             own = _own_workload(model, workload, grow=grow)
             if own is None or loads(model).verdict == "unsupported":
@@ -87,11 +86,11 @@ def _own_workload(model: Model, workload: Workload, *, grow: bool) -> Workload |
 _BITS = {"F16": 16, "Q8_0": 8, "Q6_K": 6, "Q5_K_M": 5, "Q4_K_M": 4, "Q4_0": 4}
 
 
-def _worth_trying(n_parameters: int, machine: Machine) -> Sequence[str]:
+def _worth_trying(file_types: Sequence[str], n_parameters: int, machine: Machine) -> Sequence[str]:
     """Return the file types whose bits alone do not already exceed all memory; Q8_0 stands for what is lossless."""
     most = sum(gpu.free_bytes for gpu in machine.gpus) or machine.host.free_bytes
-    words = [word for word in OFFERED if word != "F16"]
-    return [word for word in words if n_parameters * _BITS[word] // 8 <= most]
+    words = [word for word in file_types if word != "F16"]
+    return [word for word in words if n_parameters * _BITS.get(word, 0) // 8 <= most]
 
 
 def _fitting(model: Model, n_parameters: int, machine: Machine, workload: Workload) -> Fitting | None:

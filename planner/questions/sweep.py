@@ -6,13 +6,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from planner.advice import context_shortage, recommend_placement
+from planner.advice import (
+    nothing_computed,
+    recommend_placement,
+    shortage,
+    shortage_alone,
+    split_needed,
+    verdict_on,
+)
 from planner.budget import Budget
 from planner.deployment.request import Deployment, parse_request
 from planner.errors import UsageError
 from planner.frozen import dataclass
 from planner.machine import Machine
-from planner.units import format_bytes
 
 MAX_CELLS = 200_000
 
@@ -129,18 +135,17 @@ def _judged(asked: Deployment, machine: Machine) -> tuple[str, str, Budget | Non
     support = asked.engine.loads(asked.model)
     if support.verdict == "unsupported":
         return "will_not_load", support.reason, None
+    if without := nothing_computed(asked.engine, asked.model):
+        return "unknown", without, None
     budget = recommend_placement(asked.engine, asked.model, asked.workload, machine, asked.settings, asked.given)
-    if budget.refusals:
-        return "will_not_load", budget.refusals[0], budget
-    shortage = context_shortage(budget.image_tokens, asked.workload)
-    if shortage:
-        return "does_not_fit", shortage, budget
-    if budget.shortfalls:
-        return "does_not_fit", budget.shortfalls[0], budget
-    short = min(budget.devices, key=lambda device: device.headroom_bytes)
-    if short.headroom_bytes < 0:
-        return "does_not_fit", f"{short.device} is {format_bytes(-short.headroom_bytes)} short", budget
-    return ("unknown", budget.unknown[0], budget) if budget.unknown else ("fits", "", budget)
+    verdict, reasons = verdict_on(budget, asked.workload, support)
+    if verdict == "does_not_fit" and split_needed(budget, asked.given):  # then the engine's own split is as good
+        budget = asked.engine.budget(asked.model, asked.workload, machine, asked.settings)
+        verdict, reasons = verdict_on(budget, asked.workload, support)
+    split = split_needed(budget, asked.given)
+    said = (f"with {split}" if split else "",) if verdict == "fits" else (*reasons, "")
+    brief = {shortage(device): shortage_alone(device) for device in budget.short_devices}
+    return verdict, brief.get(said[0], said[0]), budget
 
 
 def _sum_by(devices: Sequence[Any]) -> Callable[[str], int]:

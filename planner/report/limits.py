@@ -46,6 +46,7 @@ def _lines(limit: Limit) -> str:
     title = f"{_TITLES[limit.dimension]:<16}"
     if limit.value is None:
         return f"{title} none: already {limit.next_value} fails: {limit.reason}"
+    value = limit.value + (f" with {limit.needs}" if limit.needs else "")
     if limit.next_value is None:
-        return f"{title} {limit.value}" + (f" ({limit.reason})" if limit.reason else "")
-    return f"{title} {limit.value}\n{'':<16}   {limit.next_value} fails: {limit.reason}"
+        return f"{title} {value}" + (f" ({limit.reason})" if limit.reason else "")
+    return f"{title} {value}\n{'':<16}   {limit.next_value} fails: {limit.reason}"

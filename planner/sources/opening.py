@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from planner.errors import SourceError, UsageError
+from planner.errors import SourceError, UsageError, VlplanError
 from planner.sources.access import ACCESS, Access
 from planner.sources.image_rules import with_mtmd_rule
 from planner.sources.wanted import Wanted
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from planner.model import Model
 
 _ADDRESS = re.compile(r"https?://", re.IGNORECASE)
+_PAGES = (  # addresses that people copy from a browser, and what the page shows
+    ("hf:", re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)/?", re.IGNORECASE)),
+    (
+        "ollama:",
+        re.compile(r"https?://(?:www\.)?ollama\.com/(?:library/)?([\w.-]+(?:/[\w.-]+)?(?::[\w.-]+)?)/?", re.IGNORECASE),
+    ),
+)
 _ELSEWHERE = ("ollama:", "hf:")
 
 
@@ -71,7 +78,22 @@ def _access(source: str, *, online: bool | None, offline: bool | None, timeout_s
     )
 
 
+def _shown(address: str) -> tuple[str, str] | None:
+    """Return the prefix and the name of the model whose page ``address`` is, None for any other address."""
+    for prefix, page in _PAGES:
+        found = page.fullmatch(address)
+        if found and not found[1].lower().endswith(".gguf"):
+            return prefix, found[1]
+    return None
+
+
 def _opened(source: str, wanted: Wanted) -> Model:
+    page = _shown(source)
+    if page is not None:
+        try:
+            return _by_name(page[1], replace(wanted, access=replace(wanted.access, online=False)))
+        except VlplanError:
+            source = "".join(page)
     if not source or "\x00" in source or len(source) > 4096:
         raise UsageError("a model is a file, a folder, ollama:name:tag, hf:org/name, an address or a profile's name")
     if not (_ADDRESS.match(source) or source.startswith(_ELSEWHERE) or _exists(Path(source).expanduser())):
@@ -83,10 +105,12 @@ def _opened(source: str, wanted: Wanted) -> Model:
 
 def _by_name(source: str, wanted: Wanted) -> Model:
     """Return a profile's model, or that of a hub id that no profile has."""
-    from planner.catalog.models import load_model  # noqa: PLC0415 - YAML is behind it
+    from planner.catalog.models import load_model, with_file_type  # noqa: PLC0415 - YAML is behind it
 
     if source.endswith(".gguf") or source.startswith((".", "/", "~")):
-        raise SourceError(f"{source}: no such file or folder")
+        known = with_file_type(Path(source.replace("\\", "/")).name.removesuffix(".gguf"))
+        hint = f"; the catalogue knows it: {known}" if known else ""
+        raise SourceError(f"{source}: no such file or folder{hint}")
     try:
         return _profile(load_model(source, wanted.quantization, "gguf" if wanted.gguf else "hf"), wanted)
     except UsageError:

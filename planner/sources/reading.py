@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from planner.errors import SourceError
+from planner.errors import SourceError, UsageError
 from planner.sources import hub, ollama
 from planner.sources.gguf.file import part_names, read_gguf, read_parts
 from planner.sources.gguf.model import model_from_files
@@ -111,7 +111,7 @@ def _from_ollama(text: str, wanted: Wanted) -> Model:
     tag = ollama.parse_tag(text)
     found = ollama.open_stored(tag, ollama.store_directories())
     if found is None:
-        found = ollama.open_registry(tag, _with_reason(wanted.network, f"{tag} is in no local Ollama store"))
+        found = ollama.open_registry(tag, _with_reason(wanted.network, f"{tag} is in no local Ollama store", str(tag)))
     language, inside = embedded_projector(_one_file(found.model))
     separate = _one_file(found.projector) if found.projector is not None and not wanted.text_only else None
     if wanted.projector is not None and not wanted.text_only:
@@ -132,7 +132,9 @@ def _from_hub(text: str, wanted: Wanted) -> Model:
     if cached is not None:
         folder = _local(cached)
     else:
-        folder = hub.open_remote(hub_id, _with_reason(wanted.network, f"{hub_id} is not in the local cache"))
+        folder = hub.open_remote(
+            hub_id, _with_reason(wanted.network, f"{hub_id} is not in the local cache", hub_id.repository)
+        )
     if "config.json" in folder.files and hub_id.tag is None:
         return _from_folder(folder, wanted, hub_id.repository)
     return _from_gguf_repository(folder, hub_id, wanted)
@@ -184,8 +186,17 @@ def _in_scheme(model: Model, quantization: str | None) -> Model:
     return model if quantization is None else replace(model, quantization=quantization)
 
 
-def _with_reason(network: Network, why: str) -> Network:
-    return network if network.allowed else replace(network, reason=f"{why}; {network.reason}")
+def _with_reason(network: Network, why: str, name: str) -> Network:
+    """Return the network with why it is needed, and the profile that needs none where the catalogue has ``name``."""
+    if network.allowed:
+        return network
+    from planner.catalog.models import find_model  # noqa: PLC0415 - only where nothing is read
+
+    try:
+        instead = f", or name the profile: {find_model(name).name}"
+    except UsageError:
+        instead = ""
+    return replace(network, reason=f"{why}; {network.reason}{instead}")
 
 
 def _local(path: Path) -> Folder:

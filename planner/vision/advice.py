@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import isqrt
 
 from planner.budget import ImageTokens
 from planner.errors import UsageError
@@ -69,7 +70,9 @@ def with_long_side(image: ImageSize, long_side: int) -> ImageSize:
 def largest_without_waste(count: Count, image: ImageSize) -> ImageTokens | None:
     """Return the largest size of this aspect ratio, up to the image's own, of which no pixel is thrown away.
 
-    Found by halving: a pixel more on the longer side of what is returned wastes some. None where every size does.
+    Sides that the model rounds waste a little here and nothing a few pixels below, so sizes are tried one by one,
+    from twice what the model sees down to half of it, evenly spaced if there are too many; below that by halving. None
+    where every size wastes some.
 
     Raises:
         UsageError: the image itself is refused.
@@ -77,7 +80,14 @@ def largest_without_waste(count: Count, image: ImageSize) -> ImageTokens | None:
     whole = count(image)
     if not whole.wasted_pixels:
         return whole
-    low, high, best = 0, max(image.width, image.height), None
+    long, short, seen = max(image.width, image.height), min(image.width, image.height), _seen(whole)
+    longest = min(long, 2 * max(*seen, isqrt(seen[0] * seen[1] * long // short)))  # as many pixels in this shape
+    low, high, best = 0, max(1, max(seen) // 2), None
+    step = longest // MAX_PROBES + 1
+    near = next((side for side in range(longest, high, -step) if _wastes_nothing(count, image, side)), None)
+    if near is not None:
+        passed = range(near + step - 1, near - 1, -1)
+        return count(with_long_side(image, next(side for side in passed if _wastes_nothing(count, image, side))))
     while high - low > 1:
         middle = (low + high) // 2
         found = _tried(count, with_long_side(image, middle))
@@ -86,6 +96,11 @@ def largest_without_waste(count: Count, image: ImageSize) -> ImageTokens | None:
         else:
             high = middle
     return best
+
+
+def _wastes_nothing(count: Count, image: ImageSize, long_side: int) -> bool:
+    found = _tried(count, with_long_side(image, long_side))
+    return found is not None and not found.wasted_pixels
 
 
 def next_cheaper(count: Count, image: ImageSize) -> ImageTokens | None:

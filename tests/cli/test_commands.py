@@ -3,11 +3,18 @@
 import contextlib
 import io
 import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
 from unittest import mock
 
 import pytest
 
 from planner.cli import app, main
+from planner.cli.options import write_file
+from planner.errors import SourceError
 
 
 def run(*words, stdin=b""):
@@ -106,6 +113,15 @@ def test_screens_stay_within_eighty_columns():
         (("estimate", "qwen2.5-vl-7b", "--quantization", "Q9_9"), 2, "Q9_9"),
         (("estimate", "/nonexistent/model.gguf"), 1, "nonexistent"),
         (("estimate", "/"), 1, "/"),
+        (("estimate", "qwen2.5-vl-7b", "--context", "4096", "--set", "ctx_size=1000"), 2, "leave one sequence 1000"),
+        (("estimate", "qwen2.5-vl-7b", "--context", "2048", "--set", "ctx_size=4096", "--sequences", "4"), 2, "1024"),
+        (("estimate", "qwen2.5-vl-7b", "--sequences", "8", "--set", "parallel=4"), 2, "settings.parallel lets 4"),
+        (("recommend", "llava", "--gpu", "M3 Max 36GB", "--ram", "64GiB"), 2, "leave one of them out"),
+        (("recommend", "llava", "--gpu", "cpu"), 2, "--ram alone"),
+        (("recommend", "--gpu", "24GiB", "--ram", "64GiB", "--compare"), 2, "--compare says something about one model"),
+        (("recommend", "--gpu", "24GiB", "--ram", "64GiB", "--set", "ctx_size=1"), 2, "--set says something"),
+        (("tokens", "qwen2.5-vl-7b", "--engine", "vllm", "--image-max-tokens", "10"), 2, "llama.cpp's"),
+        (("tokens", "qwen2.5-vl-7b", "--image-max-tokens", "0"), 2, "--image-max-tokens"),
         (("batch", "/nonexistent.jsonl"), 2, "nonexistent"),
         (("check",), 2, "nothing to check"),
         (("check", "--", "frobnicate", "-m", "x"), 2, "frobnicate"),
@@ -152,6 +168,90 @@ def test_images_that_exceed_the_context_are_refused_with_figures():
     assert code == 3
     assert "12051" in out
     assert "4096" in out
+
+
+@pytest.mark.parametrize("words", [("--gpu", "16GiB"), ("--gpu", "24GiB"), ("--gpu", "24GiB", "--engine", "ollama")])
+def test_a_model_is_recommended_in_a_file_type_it_is_to_be_had_in(words):
+    """What is published in MXFP4 alone is neither inflated to 8 bits nor pressed into another type."""
+    code, out, _ = run("recommend", "gpt-oss-20b", *words, "--ram", "32GiB")
+    assert code == 0
+    assert out.startswith("FITS: gpt-oss-20b MXFP4_MOE")
+    _, out, _ = run("recommend", *words[:2], "--ram", "32GiB")
+    assert "gpt-oss-20b" not in out or "MXFP4_MOE" in out
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_a_checkpoint_that_is_published_packed_is_planned_packed(engine):
+    """gpt-oss-20b is 13.8 GB of MXFP4 on the hub and fits 24 GB; only who asks for 16 bits gets 42 GB."""
+    code, out, _ = run("estimate", "gpt-oss-20b", "--engine", engine, "--gpu", "RTX 4090", "--ram", "64GiB", "--json")
+    found = json.loads(out)
+    weights = sum(i["expected_bytes"] for i in found["devices"][0]["items"] if i["component"] == "weights")
+    assert (code, found["quantization"]) == (0, "mxfp4")
+    assert 13.7e9 < weights < 14.7e9
+    assert "in place of" not in " ".join(found["reasons"])
+    asked = ("--engine", engine, "--gpu", "RTX 4090", "--ram", "64GiB", "--quantization", "bf16")
+    assert run("estimate", "gpt-oss-20b", *asked)[0] == 3
+
+
+def test_a_prompt_that_was_asked_for_must_fit_the_context():
+    """A prompt beyond the context is no plan that fits; the usual prompt, which nobody asked for, is no demand."""
+    code, out, _ = run("estimate", "qwen2.5-vl-7b", *BOX, "--prompt-tokens", "6000")
+    assert code == 3
+    assert "The prompt is 6000 tokens, the context is 4096: ask for at least 6512" in " ".join(out.split())
+    asked = ("--image", "1920x1080", "--prompt-tokens", "2000")
+    assert run("estimate", "qwen2.5-vl-7b", *BOX, *asked)[0] == 3
+    assert run("estimate", "qwen2.5-vl-7b", *BOX, *asked, "--context", "8192")[0] == 0
+    assert run("estimate", "qwen2.5-vl-7b", *BOX, "--context", "256")[0] == 0
+
+
+def test_sequences_share_a_context_that_is_given_in_all():
+    """``-c`` is the total: four sequences of 4096 tokens have 1024 each, and the plan says so."""
+    code, out, _ = run("estimate", "qwen2.5-vl-7b", *BOX, "--set", "ctx_size=4096", "--sequences", "4")
+    assert code == 0
+    assert "context 1024 x 4 sequences" in out
+
+
+def test_a_file_is_written_whole_and_nothing_else_is_replaced(tmp_path):
+    """A link and the permissions of an old file stay, a pipe is written to, and no scrap is left behind."""
+    (tmp_path / "page.md").write_text("old")
+    (tmp_path / "page.md").chmod(0o640)
+    (tmp_path / "link.md").symlink_to("page.md")
+    write_file(str(tmp_path / "link.md"), "new")
+    assert (tmp_path / "link.md").is_symlink()
+    assert (tmp_path / "page.md").read_text() == "new"
+    assert (tmp_path / "page.md").stat().st_mode & 0o777 == 0o640
+    os.mkfifo(tmp_path / "pipe")
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()))
+    reader.start()
+    write_file(str(tmp_path / "pipe"), "through")
+    reader.join(10)
+    assert read == ["through"]
+    with pytest.raises(SourceError, match="cannot write"):
+        write_file(str(tmp_path), "a folder")
+    assert {file.name for file in tmp_path.iterdir()} == {"page.md", "link.md", "pipe"}
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no device that is always full")
+@pytest.mark.parametrize("words", [("profiles",), ("batch", "-"), ("profiles", "--json")])
+def test_a_full_disk_is_one_line(words):
+    """Where the answer cannot be written the exit code is 1 and one line says why."""
+    command = [sys.executable, "-c", f"from planner.cli import main; main({list(words)!r})"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, input=b"not json\n", stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1
+    assert b"No space left" in done.stderr
+
+
+def test_models_that_share_a_box_are_one_document_and_the_worst_verdict_counts():
+    """With --also JSON is one list, and what does not fit outweighs what fits with changes."""
+    box = ("--gpu", "24GiB", "--ram", "16GiB")
+    code, out, _ = run("recommend", "llava", "--also", "llama-3.1-70b", *box, "--json")
+    assert code == 3
+    assert [one["verdict"] for one in json.loads(out)] == ["fits", "does_not_fit"]
+    changed = ("recommend", "llava", "--sequences", "60000", "--also", "llama-3.1-70b", *box)
+    assert run(*changed)[0] == 3
 
 
 def test_batch_answers_in_order_and_in_place():

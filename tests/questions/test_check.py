@@ -146,6 +146,16 @@ def test_bad_files_are_one_clear_line(tmp_path, text, said):
     with pytest.raises((SourceError, UsageError), match=said) as caught:
         read_deployments(str(path))
     assert "\n" not in str(caught.value)
+    assert "unicode string" not in str(caught.value)  # what the parser calls a text that came from no file
+
+
+def test_what_is_wrong_in_a_request_is_said_with_its_file(tmp_path):
+    """A key that nobody knows is named with the file it stands in."""
+    path = tmp_path / "deployment.yaml"
+    path.write_text("{model: qwen2.5-vl-7b, colour: red}")
+    (one,) = read_deployments(str(path))
+    with pytest.raises(UsageError, match=r"deployment\.yaml: request: colour: unknown key"):
+        check_line(one.name, one.line, machine=machine_of(BOXES["80GiB"]), detect=None)
 
 
 def test_warnings_name_what_does_nothing():

@@ -62,6 +62,21 @@ def test_two_gpus_are_filled_by_the_best_split():
     assert int(found["context"].value) > int(single["context"].value)
 
 
+def test_a_limit_that_takes_another_split_says_which():
+    """What is named fits by the engine's own words: with the split that is said, judged exactly, and not without."""
+    asked = deployment({"gpus": [{"total": "12GiB"}, {"total": "5GiB"}], "ram": "32GiB"})
+    found = find_limits(asked, ["sequences"])[0]
+    words, _, shares = found.needs.partition(" ")
+    assert words == "tensor_split"
+    bare = with_value(asked, found, found.value)
+    split = replace(bare.settings, tensor_split=[float(share) for share in shares.split(",")])
+    verdicts = [
+        judge(one.engine, one.model, one.workload, one.machine, one.settings).verdict
+        for one in (bare, replace(bare, settings=split))
+    ]
+    assert verdicts == ["does_not_fit", "fits"]
+
+
 def test_the_best_file_type():
     """The best file type fits; the next better one is shown failing."""
     found = find_limits(deployment(BOXES[0]), ["quantization"])[0]

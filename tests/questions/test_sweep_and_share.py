@@ -6,8 +6,12 @@ import json
 
 import pytest
 
+from planner.advice import judge
+from planner.catalog.quality import quality_table
+from planner.deployment import parse_request
 from planner.errors import UsageError
 from planner.machine_file import machine_of
+from planner.questions.compare import recommend_any
 from planner.questions.share import share
 from planner.questions.survey import survey
 from planner.questions.sweep import Grid, sweep
@@ -44,6 +48,42 @@ def test_more_memory_never_turns_a_fit_into_a_miss():
     cells = list(sweep(grid()))
     for small, large in zip(cells[::2], cells[1::2], strict=True):
         assert small.verdict != "fits" or large.verdict == "fits"
+
+
+@pytest.mark.parametrize(
+    ("model", "engine"),
+    [("lfm2-vl-450m", "sglang"), ("deepseek-vl-7b", "transformers"), ("qwen2.5-vl-3b", "llama.cpp")],
+)
+def test_a_cells_verdict_is_that_of_the_plan(model, engine):
+    """What is not known to load, or cannot be computed, is unknown in a sweep as it is anywhere else."""
+    (cell,) = sweep(
+        grid(
+            models=(model,),
+            engine=engine,
+            quantizations=(None,),
+            images=("none",),
+            contexts=(4096,),
+            machines=(("large", LARGE),),
+        )
+    )
+    asked = {"model": model, "engine": engine, "workload": {"context": 4096}}
+    one = parse_request(asked, machine=LARGE, detect=None)
+    plan = judge(one.engine, one.model, one.workload, one.machine, one.settings)
+    assert cell.verdict == plan.verdict
+    assert not cell.reason or cell.reason == plan.reasons[0]
+
+
+@pytest.mark.parametrize("engine", ["llama.cpp", "ollama"])
+def test_more_memory_never_costs_quality_where_quality_comes_first(engine):
+    """Asked for quality, a larger GPU gets a file type at least as good, whether or not all layers lie on it."""
+    losses = []
+    for size in ("4GiB", "6GiB", "8GiB", "10GiB", "16GiB", "24GiB"):
+        machine = machine_of({"gpus": [{"total": size}], "ram": "32GiB"})
+        asked = {"model": "qwen2.5-vl-7b", "engine": engine, "workload": {"context": 8192}}
+        plan = recommend_any(asked, prefer="quality", machine=machine, detect=None)
+        assert plan.verdict == "fits"
+        losses.append(quality_table().loss(plan.model.quantization))
+    assert losses == sorted(losses, reverse=True)
 
 
 def test_parts_sum_to_the_whole():

@@ -49,6 +49,15 @@ def tokens(vision, size, engine):
     return (found.tokens, found.extra_tokens, found.encoder_sequences, found.resized_to)
 
 
+def test_a_model_type_of_the_first_releases_is_the_same_family(tmp_path):
+    """LFM2-VL's first files write their type with a hyphen; tower and tokens are those of the later ones."""
+    config, preprocessor = CONFIGURATIONS["lfm2-vl-450m"]
+    later = read(folder(tmp_path / "later", config, preprocessor))
+    first = read(folder(tmp_path / "first", {**config, "model_type": "lfm2-vl"}, preprocessor))
+    assert first.vision == later.vision
+    assert first.language == later.language
+
+
 @pytest.mark.parametrize("name", sorted(CONFIGURATIONS))
 def test_folder_equals_profile(tmp_path, name):
     """Layers, widths, tower and image tokens of a folder are those of our profile of the same model."""
@@ -397,5 +406,5 @@ def test_text_that_is_no_configuration(tmp_path, text):
 
 def test_folder_without_configuration(tmp_path):
     """An empty folder is told apart from a model."""
-    with pytest.raises(SourceError, match=r"no config\.json"):
+    with pytest.raises(SourceError, match=r"neither config\.json nor"):
         read(tmp_path)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import date
 
 import pytest
+import yaml
 from gguf_headers import headers, language_headers, read_bytes
 from sources.checkpoints import gguf_bytes, tiny_llama
 from sources.configurations import CONFIGURATIONS
@@ -67,6 +68,13 @@ def test_profile_of_a_folder_loads_back(tmp_path, name):
     assert back.language == model.language
     assert back.vision == model.vision
     assert (back.family, back.architecture_class) == (model.family, model.architecture_class)
+
+
+@pytest.mark.parametrize(("name", "kept"), [("qwen2.5-vl-7b", ()), ("gpt-oss-20b", ("MXFP4_MOE",))])
+def test_a_type_that_is_only_the_usual_one_limits_no_profile(name, kept):
+    """What is planned as Q4_K_M unless told otherwise may be had in any type; what exists in one alone stays so."""
+    written = yaml.safe_load(profile_yaml(load_model(name), checked=DAY))
+    assert tuple(written.get("quantizations", ())) == kept
 
 
 def test_profile_of_unknown_layers_is_refused(tmp_path):

@@ -151,6 +151,34 @@ def test_profiles_by_name_and_hub_id():
 
 
 @pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("https://huggingface.co/Qwen/Qwen2.5-VL-7B-Instruct", "qwen2.5-vl-7b"),
+        ("https://hf.co/Qwen/Qwen2.5-VL-7B-Instruct/", "qwen2.5-vl-7b"),
+        ("https://ollama.com/library/llava:13b", "llava-1.6-vicuna-13b"),
+    ],
+)
+def test_the_address_of_a_models_page_is_that_model(address, name):
+    """What people copy from a browser is read as the name on that page, and a profile needs no network."""
+    assert open_model(address, offline=True).name == name
+
+
+def test_a_file_that_is_not_there_yet_is_known_by_its_name():
+    """The file of a plan's own command, not downloaded yet, is asked for as the profile and file type in its name."""
+    with pytest.raises(SourceError, match=r"no such file .* qwen2\.5-vl-7b with --quantization Q4_K_M"):
+        open_model("models/qwen2.5-vl-7b-Q4_K_M.gguf")
+
+
+@pytest.mark.parametrize("source", ["ollama:qwen2.5vl:7b", "hf:Qwen/Qwen2.5-VL-7B-Instruct"])
+def test_a_source_that_is_not_here_names_the_profile_that_is(tmp_path, monkeypatch, source):
+    """Where only the network has it, the line says that the catalogue knows the model."""
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(SourceError, match=r"--online .* or name the profile: qwen2\.5-vl-7b"):
+        open_model(source)
+
+
+@pytest.mark.parametrize(
     "source", ["", "   ", "a\x00b", "x" * 5000, "./missing.gguf", "/missing/folder", "missing.gguf", "~/nothing/here"]
 )
 def test_sources_that_are_nothing(source):

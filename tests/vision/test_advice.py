@@ -46,6 +46,21 @@ def test_the_size_without_waste_wastes_nothing_and_one_more_pixel_does(model: st
         assert count(more).wasted_pixels > 0
 
 
+@pytest.mark.parametrize(
+    ("engine", "size", "advised"),
+    [
+        ("llama.cpp", "20000x20000", "1792x1792"),  # 4096 tokens are 64 x 64 patches of 28 pixels
+        ("transformers", "4000x3000", "3999x2999"),  # rounded to 4004x2996: four rows too few
+        ("transformers", "4004x2996", "4004x2996"),
+    ],
+)
+def test_rounded_sides_do_not_halve_the_advice(engine: str, size: str, advised: str) -> None:
+    """Where a rule rounds sides up and down, the advice is the largest size that wastes nothing, not any such size."""
+    found = largest_without_waste(counting("qwen2.5-vl-7b", engine), parse_image_size(size))
+    assert found is not None
+    assert found.image == advised
+
+
 @pytest.mark.parametrize("model", MODELS)
 @settings(max_examples=6, deadline=None)
 @given(size=st.builds(ImageSize, width=st.integers(300, 3000), height=st.integers(300, 3000)))

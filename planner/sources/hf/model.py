@@ -36,7 +36,7 @@ def model_from_folder(folder: Folder, *, hf_id: str | None = None) -> Model:
     """
     config = read_config(folder)
     if config is None:
-        raise SourceError(f"{folder.name}: has no config.json; a Hugging Face model folder is expected")
+        raise SourceError(f"{folder.name}: has neither config.json nor a .gguf file; a model folder has one of them")
     model_type = config.text("model_type") or "unnamed"
     found = _words_for(config, model_type)
     documents = _documents(folder, config, found)
