@@ -53,20 +53,24 @@ def _lines(requests: str) -> Iterator[bytes]:
 def _answers(lines: Iterator[bytes], machine: Machine | None) -> Iterator[tuple[str, bool]]:
     """Yield each line's answer, and whether it is an error, in order."""
     read = [chunk for _ in range(2) if (chunk := list(islice(lines, CHUNK_LINES)))]
-    tasks = _tasks(chain(read, iter(lambda: list(islice(lines, CHUNK_LINES)), [])), machine)
     if len(read) < 2:
-        return chain.from_iterable(map(answer_lines, tasks))
+        return chain.from_iterable(answer_lines((chunk, machine)) for chunk in read)
     from planner.cli.processes import in_processes  # noqa: PLC0415 - short inputs need no processes
 
+    tasks = _tasks(chain(read, iter(lambda: list(islice(lines, CHUNK_LINES)), [])), machine)
     return chain.from_iterable(in_processes(answer_lines, tasks))
 
 
 def _tasks(chunks: Iterable[list[bytes]], machine: Machine | None) -> Iterator[tuple[list[bytes], Machine | None]]:
     """Yield each chunk with the machine it is about; this one is looked at once, and only if a line needs it."""
     for chunk in chunks:
-        if machine is None and any(b'"machine"' not in line for line in chunk):
+        if machine is None and any(map(_leaves_machine_open, chunk)):
             machine = this_machine()
         yield chunk, machine
+
+
+def _leaves_machine_open(line: bytes) -> bool:
+    return line.lstrip().startswith(b"{") and b'"machine"' not in line
 
 
 def answer_lines(task: tuple[list[bytes], Machine | None]) -> list[tuple[str, bool]]:

@@ -11,6 +11,8 @@ from planner.errors import UsageError
 from planner.frozen import dataclass
 from planner.machine import Machine
 
+MAX_NAME = 80  # characters of a file's name in a message
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
@@ -31,7 +33,8 @@ def check_line(name: str, line: Line, *, machine: Machine | None, detect: Callab
     try:
         deployment = parse_request(line.request, machine=machine, detect=detect)
     except UsageError as error:
-        raise UsageError(f"{name[:80]}: {error}") from None
+        shown = name if len(name) <= MAX_NAME else f"...{name[-MAX_NAME:]}"
+        raise UsageError(f"{shown}: {error}") from None
     plan = judge(deployment.engine, deployment.model, deployment.workload, deployment.machine, deployment.settings)
     if plan.verdict == "does_not_fit":
         plan = repaired(plan, deployment.engine) or plan

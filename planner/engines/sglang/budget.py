@@ -19,12 +19,13 @@ from planner.engines.sglang.settings import (
     chunk_and_batch,
     static_share,
 )
+from planner.engines.sglang.slack import most_requests, slack
 from planner.engines.span import Span, fixed, span_item
 from planner.engines.vllm.kv_cache import layer_caches
 from planner.engines.weight_formats import GROUPED, UNQUANTIZED, checkpoint_note, weight_format
 from planner.frozen import dataclass
 from planner.machine import Gpu, Machine
-from planner.model import DenseFfn, Language, Model, MoeFfn
+from planner.model import Model
 from planner.units import GIB, MIB
 from planner.vision import image_tokens
 from planner.workload import Workload
@@ -76,7 +77,7 @@ def budget(  # noqa: PLR0913 - the engine's whole question
     gpus = machine.gpus[:n_ranks]
     share = static_share(model, settings, min(gpu.total_bytes for gpu in gpus), rules)
     images = images_of(model, workload)
-    ranks = [_rank(model, workload, images, gpu, i, settings, rules) for i, gpu in enumerate(gpus)]
+    ranks = [_rank(model, workload, images, gpu, i, settings, rules, share) for i, gpu in enumerate(gpus)]
     tokens = _tokens(ranks, share, settings, vision=model.vision is not None)
     return Budget(
         devices=(*(_device(model, rank, tokens, share, settings) for rank in ranks), _host(machine)),
@@ -119,6 +120,7 @@ def _rank(  # noqa: PLR0913 - one rank's circumstances
     index: int,
     settings: SglangSettings,
     rules: SglangRules,
+    share: float,
 ) -> Rank:
     stage = index // settings.tp_size
     word = settings.quantization or model.quantization
@@ -139,6 +141,7 @@ def _rank(  # noqa: PLR0913 - one rank's circumstances
     free = Span(
         low=gpu.free_bytes - before.high, expected=gpu.free_bytes - before.expected, high=gpu.free_bytes - before.low
     )
+    pool_bytes = int(free.expected * share) - weights.total_bytes
     return Rank(
         gpu=gpu,
         device=f"CUDA{index}",
@@ -147,42 +150,17 @@ def _rank(  # noqa: PLR0913 - one rank's circumstances
         cell_bytes=max(1, cell_bytes(model, settings, stage)),
         before=before,
         free_before=free,
-        slack=_slack(model, workload, images, gpu, settings),
+        slack=slack(
+            model,
+            workload,
+            images,
+            gpu,
+            settings,
+            n_requests=most_requests(
+                model, workload, settings, stage, int(free.expected * share) - weights.total_bytes
+            ),
+        ),
     )
-
-
-def _slack(
-    model: Model, workload: Workload, images: tuple[ImageTokens, ...], gpu: Gpu, settings: SglangSettings
-) -> Span:
-    """Return what must fit beside the static share: a prefill chunk, graphs, the request table, an image's encoding."""
-    chunk, batch = chunk_and_batch(settings, gpu.total_bytes)
-    one = chunk * (_widest_ffn(model.language, settings.tp_size) + 3 * model.language.n_embd) * 2
-    logits = batch * model.language.n_vocab * 4
-    table = min(4096, max(2048, workload.sequences)) * (workload.context_tokens + 4) * 4
-    graphs = fixed(0) if settings.disable_cuda_graph else Span(low=50 * MIB, expected=2 * batch * MIB, high=1536 * MIB)
-    text = Span(low=one // 2 + logits, expected=one + logits + table, high=2 * one + 2 * logits + table)
-    return text + graphs + _encoding(model, images)
-
-
-def _encoding(model: Model, images: tuple[ImageTokens, ...]) -> Span:
-    vision = model.vision
-    if vision is None or not images:
-        return fixed(0)
-    patches = max(sum(image.encoder_sequences) or image.tokens for image in images)
-    inside = patches * (max(10 * vision.n_embd, 2 * vision.n_embd + 3 * vision.n_ff) * 2 + 9 * vision.patch_size**2)
-    return Span(low=inside, expected=2 * inside, high=int(4.5 * inside))
-
-
-def _widest_ffn(language: Language, n_ranks: int) -> int:
-    widths = [0]
-    for ffn in {layer.ffn for layer in language.layers}:
-        if isinstance(ffn, DenseFfn):
-            widths.append(3 * ffn.n_ff // n_ranks)
-        elif isinstance(ffn, MoeFfn):
-            widths.append(
-                (2 * ffn.n_experts_used * ffn.n_ff_expert + 3 * (ffn.n_ff_shared + ffn.n_ff_dense)) // n_ranks
-            )
-    return max(widths)
 
 
 def _weights(rank: Rank) -> Span:
