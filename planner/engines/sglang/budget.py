@@ -156,9 +156,7 @@ def _rank(  # noqa: PLR0913 - one rank's circumstances
             images,
             gpu,
             settings,
-            n_requests=most_requests(
-                model, workload, settings, stage, int(free.expected * share) - weights.total_bytes
-            ),
+            n_requests=most_requests(model, workload, settings, stage, pool_bytes),
         ),
     )
 
