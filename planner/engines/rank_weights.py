@@ -6,13 +6,16 @@ Source: vLLM 0.10.2 and 0.33.0, ``model_executor/layers`` and model files; again
 from __future__ import annotations
 
 from fractions import Fraction
+from math import prod
 
 from planner.engines.linears import LayerParts, Linear, layer_parts
 from planner.engines.weight_formats import UNQUANTIZED, linear_bytes
 from planner.frozen import dataclass
 from planner.model import Attention, Language, LatentAttention, Layer, Model, Vision
+from planner.tensors import vision_tensors
 
 VOCAB_PAD = 64
+BY_STRUCTURE_AT_MOST = 1.6  # towers hold 0.9 to 1.44 times what blocks, patches and a two-matrix projector come to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,26 +159,35 @@ def vision_bytes(  # noqa: PLR0913 - one rank's circumstances
     if format_name == "nf4":
         packed = linear_bytes("nf4", sharded, 1) + rest * dtype_bytes
         return packed // n_ranks, packed // n_ranks, whole
+    most = int(whole * (1 if is_counted(model) else BY_STRUCTURE_AT_MOST))
     if n_ranks == 1:
-        return whole, whole, whole
+        return whole, whole, most
     low = whole // n_ranks
     if data_parallel or model.vision.n_heads % n_ranks:
-        return whole, low, whole
+        return whole, low, most
     if model.vision.projector in split_projectors and model.parameters is not None:
         sharded, rest = sharded + model.parameters.projector, rest - model.parameters.projector
-    return (sharded // n_ranks + rest) * dtype_bytes, low, whole
+    return (sharded // n_ranks + rest) * dtype_bytes, low, most
 
 
 def vision_elements(model: Model) -> int:
-    """Return the parameters of tower and projector: published, else those of the stored tensors, else by structure."""
+    """Return the parameters of tower and projector: as counted somewhere, else by structure."""
     if model.vision is None:
         return 0
+    return _counted_elements(model, model.vision) or _structural_elements(model.vision, model.language.n_embd)
+
+
+def is_counted(model: Model) -> bool:
+    """Whether the parameters of tower and projector are known, not only guessed from its sizes."""
+    return model.vision is None or _counted_elements(model, model.vision) > 0
+
+
+def _counted_elements(model: Model, vision: Vision) -> int:
+    """Return the parameters as published, else of the stored tensors, else of the tower's inventory; 0 without one."""
     if model.parameters is not None and model.parameters.vision:
         return model.parameters.vision + model.parameters.projector
-    stored = sum(tensor.n_elements for tensor in model.vision.tensors)
-    if stored:
-        return stored
-    return _structural_elements(model.vision, model.language.n_embd)
+    stored = sum(tensor.n_elements for tensor in vision.tensors)
+    return stored or sum(prod(tensor.shape) for tensor in vision_tensors(vision, model.language.n_embd))
 
 
 def _structural_elements(vision: Vision, n_embd: int) -> int:

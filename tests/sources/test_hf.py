@@ -10,6 +10,7 @@ from sources.checkpoints import safetensors_bytes, safetensors_header, write_spa
 from sources.configurations import CONFIGURATIONS
 
 from planner.catalog.models import list_profiles, load_model
+from planner.engines.rank_weights import is_counted, rank_weights
 from planner.errors import SourceError, UsageError
 from planner.model import Attention, LatentAttention, MoeFfn, Vision
 from planner.sources.hf import LocalFolder, model_from_folder
@@ -90,6 +91,34 @@ def test_folder_and_profile_give_the_same_gguf(tmp_path, name):
         assert ours.language.tensors == theirs.language.tensors
         assert ours.file_bytes == theirs.file_bytes
         assert ours.projector_file_bytes == theirs.projector_file_bytes
+
+
+# what mapping to these towers leaves out or adds: CLIP's last block, query projections of the resampler
+SERVED_DIFFERS = {"clip": (-0.04, 0.0), "siglip": (-0.04, 0.04)}
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGURATIONS))
+def test_folder_and_profile_give_the_same_weights_to_an_engine(tmp_path, name):
+    """A configuration alone gives a rank's weights: the language model's as the profile, the tower's by its inventory.
+
+    A tower of no known inventory is taken by structure, with a high bound that holds the published count.
+    """
+    ours, theirs = read(folder(tmp_path / name, *CONFIGURATIONS[name])), load_model(name, None, "hf")
+    found = [
+        rank_weights(
+            model, stage=0, n_stages=1, n_ranks=1, format_name="bf16", dtype_bytes=2, vision=model.vision is not None
+        )
+        for model in (ours, replace(theirs, parameters=None), theirs)
+    ]
+    assert found[0].language_bytes == found[1].language_bytes
+    assert found[0].rope_bytes == found[1].rope_bytes
+    published, vision = found[2], ours.vision
+    if vision is None:
+        return
+    assert found[0].vision_high_bytes >= published.vision_bytes * 0.96
+    if is_counted(ours):
+        low, high = SERVED_DIFFERS.get(vision.tower, (0.0, 0.0))
+        assert low - 1e-3 <= found[0].vision_bytes / published.vision_bytes - 1 <= high + 1e-3
 
 
 def test_every_family_of_the_catalogue_can_be_read():

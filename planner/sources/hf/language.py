@@ -139,12 +139,22 @@ def _tied(documents: Documents, text: Fields, words: LanguageWords) -> bool:
 def _rope_facts(text: Fields, shape: Shape) -> dict[str, Number]:
     """Return base and width of the rotary embedding, under their GGUF keys, where the configuration says them."""
     found: dict[str, Number] = {}
-    base = text.number("rope_theta")
+    scaling = text.fields("rope_parameters", "rope_scaling")
+    places = (text,) if scaling is None else (text, scaling)
+    base = next((n for place in places if (n := place.number("rope_theta")) is not None), None)
     if base is not None:
         found["rope.freq_base"] = float(base)
-    share = text.number("partial_rotary_factor")
+    share = next((n for place in places if (n := place.number("partial_rotary_factor")) is not None), None)
     width = text.integer("qk_rope_head_dim") or (int(shape.head_dim * share) if share is not None else None)
-    return found | ({"rope.dimension_count": width} if width else {})
+    return found | ({"rope.dimension_count": width} if width else {}) | _linear_scaling(text)
+
+
+def _linear_scaling(text: Fields) -> dict[str, Number]:
+    """Return by how much positions are compressed, where they all are: the rotary tables are longer by that factor."""
+    scaling = text.fields("rope_scaling", "rope_parameters")
+    linear = scaling is not None and scaling.text("rope_type", "type") == "linear"
+    factor = scaling.number("factor") if scaling is not None and linear else None
+    return {"rope.scaling.type": "linear", "rope.scaling.factor": float(factor)} if factor else {}
 
 
 def _rope_factors(text: Fields, shape: Shape) -> tuple[int, ...]:
