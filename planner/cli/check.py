@@ -37,7 +37,7 @@ def command(  # noqa: PLR0913 - options
     A command line stands after '--': vlplan check --gpu 24GiB -- llama-server -m model.gguf -c 8192. The exit code
     is 0 when everything fits, 3 when something does not fit or will not load, 4 when it fits only with changes.
     """
-    from planner.deployment.command_line import read_command_line  # noqa: PLC0415
+    from planner.deployment.containers import read_started  # noqa: PLC0415
     from planner.deployment.documents import Named, read_deployments  # noqa: PLC0415
     from planner.questions.check import check_line  # noqa: PLC0415 - help needs none of this
     from planner.report.check import render  # noqa: PLC0415
@@ -50,7 +50,7 @@ def command(  # noqa: PLR0913 - options
     elif len(what) == 1 and (what[0].endswith((".yaml", ".yml", ".json")) or "odelfile" in what[0]):
         raise UsageError(f"there is no file {what[0]!r}")
     else:
-        named = [Named(name=" ".join(what), line=read_command_line(what, _engine_variables()))]
+        named = [Named(name=" ".join(what), line=read_started(what, _engine_variables()))]
     checks = [check_line(one.name, one.line, machine=machine, detect=this_machine) for one in named]
     click.echo(render(checks, output, screen_width()))
     codes = [EXIT_CODES[check.plan.verdict] for check in checks]

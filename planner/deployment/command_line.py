@@ -21,6 +21,7 @@ _LLAMA_PROGRAMS = {
     "llama-mtmd-cli": "llama-mtmd-cli",
 }
 _VLLM_MODULE = "vllm.entrypoints.openai.api_server"
+_SGLANG_MODULE = "sglang.launch_server"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +69,7 @@ def read_command_line(words: Sequence[str], environment: Mapping[str, str] | Non
     if reader is None:
         raise UsageError(
             f"{rest[0]!r} is no engine this program knows; it reads llama-server, llama-cli, llama-mtmd-cli, "
-            "vllm serve, lmdeploy serve api_server and ollama run"
+            "vllm serve, sglang.launch_server, lmdeploy serve api_server, ollama run, and docker run of their images"
         )
     line = reader(rest, given)
     if "model" not in line.request:
@@ -80,15 +81,18 @@ def _reader(words: list[str]) -> Callable[[list[str], Mapping[str, str]], Line] 
     program = PurePosixPath(words[0].replace("\\", "/")).name.removesuffix(".exe")
     if program in _LLAMA_PROGRAMS:
         return _llama_cpp
-    if program == "vllm" and words[1:2] == ["serve"]:
-        return _vllm
-    if program.startswith("python") and _VLLM_MODULE in words:
-        return _vllm
-    if program == "lmdeploy" and words[1:3] == ["serve", "api_server"]:
-        return _lmdeploy
-    if program == "ollama" and words[1:2] in (["run"], ["serve"], ["create"]):
-        return _ollama
-    return None
+    if program.startswith("python"):
+        modules = {_VLLM_MODULE: _vllm, _SGLANG_MODULE: _sglang}
+        return next((reader for module, reader in modules.items() if module in words), None)
+    readers = {
+        ("vllm", "serve"): _vllm,
+        ("sglang", "serve"): _sglang,
+        ("lmdeploy", "serve", "api_server"): _lmdeploy,
+        ("ollama", "run"): _ollama,
+        ("ollama", "serve"): _ollama,
+        ("ollama", "create"): _ollama,
+    }
+    return next((reader for start, reader in readers.items() if (program, *words[1 : len(start)]) == start), None)
 
 
 def _options(words: Sequence[str], takes_value: Callable[[str], bool | None]) -> Iterator[tuple[str, str | None]]:
@@ -212,27 +216,33 @@ def _number(name: str, value: str) -> float:
         raise UsageError(f"option {name}: {value!r} is not a number") from None
 
 
-# ---- vLLM and LMDeploy: options are the settings' own words
+# ---- vLLM, SGLang and LMDeploy: options are the settings' own words
 
 
 def _vllm(words: list[str], environment: Mapping[str, str]) -> Line:
     del environment
     start = words.index(_VLLM_MODULE) + 1 if _VLLM_MODULE in words else 2
-    return _python_style("vllm", words[start:], model_option="--model")
+    return _python_style("vllm", words[start:], model_options=("--model",))
+
+
+def _sglang(words: list[str], environment: Mapping[str, str]) -> Line:
+    del environment
+    start = words.index(_SGLANG_MODULE) + 1 if _SGLANG_MODULE in words else 2
+    return _python_style("sglang", words[start:], model_options=("--model-path", "--model"))
 
 
 def _lmdeploy(words: list[str], environment: Mapping[str, str]) -> Line:
     del environment
-    return _python_style("lmdeploy", words[3:], model_option="--model-path")
+    return _python_style("lmdeploy", words[3:], model_options=("--model-path",))
 
 
-def _python_style(engine: str, words: Sequence[str], model_option: str) -> Line:
+def _python_style(engine: str, words: Sequence[str], model_options: tuple[str, ...]) -> Line:
     reading = _Reading()
     reading.request["engine"] = engine
     flags = _flags_of(engine)
     seen: list[str] = []
     for name, value in _options(words, lambda _: None):
-        if (not name and "model" not in reading.request) or name == model_option:
+        if (not name and "model" not in reading.request) or name in model_options:
             reading.request["model"] = value
         elif name in flags:
             reading.settings[flags[name]] = _json_value(value)

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from planner.catalog.foreign import parse_foreign_yaml
-from planner.deployment.command_line import Line, read_command_line
+from planner.deployment.command_line import Line
+from planner.deployment.containers import engine_line, split_words
 from planner.errors import SourceError, UsageError
 from planner.frozen import dataclass
 
 MAX_FILE_BYTES = 4 << 20
 _WORKLOADS = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob", "Pod"})
-_IMAGES = (
-    (re.compile(r"vllm"), ("vllm", "serve")),
-    (re.compile(r"llama\.cpp.*server"), ("llama-server",)),
-    (re.compile(r"lmdeploy"), ("lmdeploy", "serve", "api_server")),
-)
 _SEPARATOR = re.compile(r"(?m)^---(?:[ \t].*)?$")
 _INSTRUCTION = re.compile(r"\s*([A-Za-z]+)\s+(.*)")
 _PARAMETERS = {"num_ctx": int, "num_gpu": int, "num_batch": int, "main_gpu": int, "use_mmap": lambda t: t == "true"}
@@ -90,16 +85,16 @@ def _document(document: object, where: str) -> Iterator[Named]:
 def _compose(services: Mapping[str, object]) -> Iterator[Named]:
     for name, service in services.items():
         if isinstance(service, dict):
-            words = [*_words(service.get("entrypoint")), *_words(service.get("command"))]
-            line = _container(words, str(service.get("image", "")), _variables(service.get("environment")))
+            words = [*split_words(service.get("entrypoint")), *split_words(service.get("command"))]
+            line = engine_line(words, str(service.get("image", "")), _variables(service.get("environment")))
             if line is not None:
                 yield Named(name=f"services.{name}", line=line)
 
 
 def _kubernetes(document: Mapping[str, object]) -> Iterator[Named]:
     for container in _containers(document):
-        words = [*_words(container.get("command")), *_words(container.get("args"))]
-        line = _container(words, str(container.get("image", "")), _variables(container.get("env")))
+        words = [*split_words(container.get("command")), *split_words(container.get("args"))]
+        line = engine_line(words, str(container.get("image", "")), _variables(container.get("env")))
         if line is not None:
             yield Named(name=f"{document.get('kind')}.{container.get('name', '?')}", line=line)
 
@@ -116,15 +111,6 @@ def _containers(node: object, depth: int = 0) -> Iterator[Mapping[str, object]]:
         yield from _containers(node.get(key), depth + 1)
 
 
-def _words(value: object) -> list[str]:
-    if isinstance(value, str):
-        try:
-            return shlex.split(value)
-        except ValueError as error:
-            raise UsageError(f"command {value[:60]!r}: {error}") from None
-    return [str(word) for word in value] if isinstance(value, list) else []
-
-
 def _variables(value: object) -> dict[str, str]:
     if isinstance(value, dict):
         return {str(name): str(text) for name, text in value.items() if text is not None}
@@ -136,24 +122,6 @@ def _variables(value: object) -> dict[str, str]:
             name, _, text = entry.partition("=")
             found[name] = text
     return found
-
-
-def _container(words: Sequence[str], image: str, variables: Mapping[str, str]) -> Line | None:
-    """Return the line of an engine's container; one that runs something else is None."""
-    given = list(words)
-    if given[:2] and given[0] in ("sh", "bash", "/bin/sh", "/bin/bash") and len(given) > 2 and given[1].startswith("-"):
-        given = _words(given[2])
-    for attempt in (given, [*_program(image), *given]):
-        try:
-            return read_command_line(attempt, variables)
-        except UsageError as error:
-            if "names no model" in str(error) or "option" in str(error):
-                raise
-    return None
-
-
-def _program(image: str) -> tuple[str, ...]:
-    return next((words for pattern, words in _IMAGES if pattern.search(image)), ())
 
 
 # ---- Ollama's Modelfile

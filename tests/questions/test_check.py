@@ -7,6 +7,7 @@ import pytest
 
 from planner import estimate
 from planner.deployment.command_line import read_command_line
+from planner.deployment.containers import read_started
 from planner.deployment.documents import read_deployments
 from planner.errors import SourceError, UsageError
 from planner.machine_file import machine_of
@@ -22,6 +23,14 @@ BOXES = {
     "cpu": {"gpus": [], "ram": "16GiB"},
 }
 
+VLLM_CONTAINER = (
+    "docker run --rm -it --gpus all -v models:/models -p 8000:8000 --ipc=host vllm/vllm-openai:v0.33.0 "
+    "--model Qwen/Qwen2.5-VL-7B-Instruct --max-model-len 8192"
+)
+SGLANG_CONTAINER = (
+    "sudo docker run -d --gpus=all --shm-size 32g -e HF_TOKEN=x lmsysorg/sglang:latest "
+    "python3 -m sglang.launch_server --model-path Qwen/Qwen2.5-VL-72B-Instruct"
+)
 LINES = [
     # llama.cpp
     ("llama-server -m llava-1.6-mistral-7b -c 4096 -ngl 99", "8GiB", "fits"),
@@ -39,18 +48,27 @@ LINES = [
     ("vllm serve Qwen/Qwen2.5-VL-7B-Instruct --max-model-len 8192", "80GiB", "fits"),
     ("vllm serve meta-llama/Llama-3.2-11B-Vision-Instruct", "80GiB", "will_not_load"),
     ("vllm serve Qwen/Qwen2.5-VL-7B-Instruct --tensor-parallel-size 3", "2x3090", "will_not_load"),
+    ("vllm serve Qwen/Qwen2.5-VL-7B-Instruct -tp 2 --max-model-len 8192", "2x3090", "fits"),
     ("python3 -m vllm.entrypoints.openai.api_server --model Qwen/Qwen2.5-VL-72B-Instruct", "3090", "does_not_fit"),
     # LMDeploy
     ("lmdeploy serve api_server OpenGVLab/InternVL3-8B --session-len 8192", "80GiB", "fits"),
     ("lmdeploy serve api_server OpenGVLab/InternVL3-8B --tp 2 --session-len 8192", "2x3090", "fits"),
     ("lmdeploy serve api_server Qwen/Qwen2.5-VL-72B-Instruct", "3090", "does_not_fit"),
     ("lmdeploy serve api_server Qwen/Qwen2.5-VL-7B-Instruct --cache-max-entry-count 0.5", "80GiB", "fits"),
+    # SGLang
+    ("python3 -m sglang.launch_server --model-path Qwen/Qwen2.5-VL-7B-Instruct --context-length 8192", "80GiB", "fits"),
+    ("sglang serve --model-path Qwen/Qwen2.5-VL-7B-Instruct --tp 2 --context-length 8192", "2x3090", "fits"),
+    ("python -m sglang.launch_server --model Qwen/Qwen2.5-VL-72B-Instruct --tp-size 2", "2x3090", "does_not_fit"),
+    # containers
+    (VLLM_CONTAINER, "80GiB", "fits"),
+    (SGLANG_CONTAINER, "3090", "does_not_fit"),
+    ("podman run --device nvidia.com/gpu=all ghcr.io/ggml-org/llama.cpp:server-cuda -m llava-1.5-7b", "24GiB", "fits"),
 ]
 
 
 def checked(words, box):
     """Return the verdict on a command line on one of the boxes."""
-    line = read_command_line(words.split())
+    line = read_started(words.split(), {})
     return check_line(words, line, machine=machine_of(BOXES[box]), detect=None)
 
 
@@ -230,3 +248,25 @@ def test_an_engine_part_named_by_the_user_is_judged_by_itself(backend, version, 
     found = estimate({**words, "machine": machine} | ({"engine_version": version} if version else {}))
     assert found["verdict"] == verdict
     assert verdict != "will_not_load" or any("TurboMind" in reason for reason in found["reasons"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("docker run --rm -it", "no image"),
+        ("docker run -v a:b postgres:17", "starts no engine"),
+        ("docker run -e A=b vllm/vllm-openai:v0.33.0", "names no model"),
+    ],
+)
+def test_containers_that_serve_nothing_are_said(words, said):
+    """A container without image, engine or model is refused in one line."""
+    with pytest.raises(UsageError, match=said):
+        read_started(words.split(), {})
+
+
+def test_a_container_hands_its_variables_on():
+    """What ``-e`` sets is what the engine reads."""
+    line = read_started(
+        ["docker", "run", "-e", "OLLAMA_CONTEXT_LENGTH=8192", "ollama/ollama", "ollama", "run", "llava:7b"], {}
+    )
+    assert line.request["settings"] == {"num_ctx": 8192}
