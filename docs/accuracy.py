@@ -33,6 +33,7 @@ TITLES = {
     "llamacpp_vision": "llama.cpp, vision encoders (15 projectors, 404 cases)",
     "llamacpp_vision_2026": "llama.cpp, vision encoders of 2026 (14 projectors, 458 cases)",
     "transformers_memory": "transformers, prefill (33 models, 319 cases)",
+    "transformers_families": "transformers, prefill of further families (8 models, 340 cases)",
     "vision_tokens_hf": "Image tokens by the models' own processors (48 models, 14 sizes each)",
 }
 PEERS = """
@@ -80,6 +81,7 @@ def measure() -> Iterator[Compared]:
     for name, compared in (
         ("tokens", compare_tokens()),
         ("transformers", compare_transformers()),
+        ("transformers, further families", compare_transformers("transformers_families")),
         ("vision", compare_vision("llamacpp_vision")),
         ("vision 2026", compare_vision("llamacpp_vision_2026")),
         ("text 2026", compare_text("llamacpp_text_2026")),

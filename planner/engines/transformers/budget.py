@@ -47,7 +47,7 @@ def budget(
         UsageError: images for a model that takes none, or a size in ``max_memory`` that is none.
     """
     images = images_of(model, workload, settings)
-    form = data.forms.of(model.architecture_class, model.vision.tower if model.vision else None)
+    form = data.forms.of_model(model)
     asked, settings = settings, supported(settings, form)
     parts = part_weights(model, settings, form)
     if not parts:
@@ -80,7 +80,7 @@ def device_limits(
     data: TransformersData, model: Model, machine: Machine, settings: TransformersSettings
 ) -> dict[str, int] | None:
     """Return the bytes each device may take in a model spread over several, None where one device takes all."""
-    form = data.forms.of(model.architecture_class, model.vision.tower if model.vision else None)
+    form = data.forms.of_model(model)
     parts = part_weights(model, settings, form)
     if not parts or settings.device_map != "auto" or not machine.gpus:
         return None
