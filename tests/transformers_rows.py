@@ -6,7 +6,7 @@ after the moments had been written. ``transformers_families.jsonl.gz``: further 
 rows, drawn at random, were seen while the moments were written, the others held back. One held-back row of
 minicpm-v-4.6 was 1.4 % off; its mechanism (which picture is the longest) was corrected, and ``fresh`` rows were drawn.
 ``transformers_bounds.jsonl.gz``: a model whose checkpoint names another modelling class than the one followed, so that
-it is planned as a bound.
+it is planned as a bound. ``transformers_decode.jsonl.gz``: the peaks of decode steps beside the cache.
 """
 
 from __future__ import annotations

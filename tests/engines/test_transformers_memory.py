@@ -8,7 +8,8 @@ import pytest
 from transformers_rows import BIG, accuracy, component, compute_error, engine, plan, rows
 
 from planner.catalog.models import load_model
-from planner.engines.transformers.kv_cache import decode_step_bytes, layer_cache_bytes
+from planner.engines.transformers.decode import decode_step_bytes
+from planner.engines.transformers.kv_cache import layer_cache_bytes
 from planner.engines.transformers.prefill import prefill_of
 from planner.engines.transformers.settings import TransformersSettings
 from planner.workload import Workload
@@ -135,13 +136,28 @@ def test_answer_grows_the_expected_cache_and_context_the_high_one():
     assert bounds == [64 * per_token, 164 * per_token, 8192 * per_token]
 
 
-def test_decode_step_is_half_a_layer():
-    """A decode step holds one layer's keys twice: half of that layer's cache."""
-    model = load_model("llama-3.1-8b", None, "hf")
-    form = engine_forms().of(model.architecture_class, None)
-    prefill = prefill_of(model, Workload(prompt_tokens=1000), TransformersSettings(), (), form)
-    layer = layer_cache_bytes(prefill, model.language.layers[0], 1000)
-    assert decode_step_bytes(prefill, 1000) == layer // 2 + 2**20
+def prefill_at(row: dict):
+    """Return the prefill of a row of decode steps."""
+    model = load_model(row["model"], None, "hf")
+    settings = TransformersSettings(dtype=row["dtype"], padded=row["padded_batch"])
+    workload = Workload(prompt_tokens=row["n_tokens"], batch=row["batch"])
+    return prefill_of(model, workload, settings, (), engine_forms().of_model(model))
+
+
+def test_decode_step_copies_a_layer():
+    """A decode step holds the keys of one layer twice: half of that layer's cache, in 16 bit without a mask."""
+    row = {"model": "llama-3.1-8b", "dtype": "bf16", "padded_batch": False, "batch": 1, "n_tokens": 20_000}
+    p = prefill_at(row)
+    layer = layer_cache_bytes(p, p.language.layers[0], 20_000)
+    assert decode_step_bytes(p, "sdpa", 20_000) == pytest.approx(layer / 2, rel=0.05)
+    assert decode_step_bytes(p, "eager", 20_000) > 4 * layer
+
+
+def test_decode_steps_are_covered():
+    """Followed decode steps: none is above the bound, and the bound is no more than half as much again and 9 MiB."""
+    for row in rows("transformers_decode"):
+        found = decode_step_bytes(prefill_at(row), row["attn"], row["n_tokens"])
+        assert row["step_bytes"] <= found <= row["step_bytes"] * 1.5 + 9 * 2**20, row
 
 
 def engine_forms():

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from planner.budget import Basis, Item, Part
+from planner.engines.transformers.decode import decode_step_bytes
 from planner.engines.transformers.forms import Forms
-from planner.engines.transformers.kv_cache import decode_step_bytes, held_cache_bytes, kv_cache_bytes
+from planner.engines.transformers.kv_cache import held_cache_bytes, kv_cache_bytes
 from planner.engines.transformers.peak import Peak, Share, prefill_peak, tower_peaks
 from planner.engines.transformers.prefill import Prefill
 from planner.engines.transformers.settings import TransformersSettings
@@ -138,7 +139,7 @@ def _compute_item(call: Call, share: Share, held: int) -> Item:
     peak = call.peak(share)
     n_bytes = max(peak.n_bytes - held, 0)
     margin = int(peak.n_bytes * p.margin) + MIB
-    step = decode_step_bytes(p, longest_tokens(call)) if share.layers else 0
+    step = _step_bytes(call) if share.layers else 0
     logits = every_logit_bytes(p) if share.head and not p.traced else 0
     basis: Basis = "modelled" if p.traced else "assumed"
     return Item(
@@ -153,6 +154,10 @@ def _compute_item(call: Call, share: Share, held: int) -> Item:
         source=call.forms.source,
         inputs={**peak.tensors, "vision_peak": tower_bytes(call) if share.tower else 0, "kv_cache_held": held},
     )
+
+
+def _step_bytes(call: Call) -> int:
+    return decode_step_bytes(call.prefill, call.settings.attn_implementation, longest_tokens(call))
 
 
 def every_logit_bytes(p: Prefill) -> int:
