@@ -124,6 +124,18 @@ def test_unlisted_class_is_a_labelled_bound(name):
     assert any("not traced" in note for note in found.notes)
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("llama-4-scout", "no flash_attention_2"), ("gemma-4-31b", "up to 256"), ("qwen2.5-vl-7b", None)],
+)
+def test_flash_attention_where_the_class_or_the_heads_do_not_take_it(name, words):
+    """Refused with the way out where the class has none or heads are wider than the kernel takes; else not."""
+    chosen = TransformersSettings(attn_implementation="flash_attention_2")
+    found = engine().budget(load_model(name, None, "hf"), Workload(), BIG, chosen).refusals
+    assert bool(found) == (words is not None)
+    assert all(words in refusal and "sdpa" in refusal for refusal in found)
+
+
 @pytest.mark.parametrize("name", ["kimi-vl-a3b", "phi-3.5-vision", "deepseek-ocr"])
 def test_the_bound_of_a_class_not_followed_has_room_for_all_logits(name):
     """Code that comes with a checkpoint may compute all logits and copy them to 32 bit; the high bound covers that."""

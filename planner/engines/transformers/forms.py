@@ -48,6 +48,7 @@ class ClassForm:
     tower_holds_prompt: bool = True
     tower_ff: Literal["own", "language"] = "own"  # whose width the tower's feed-forward blocks have
     only: Literal["eager"] | None = None  # the one attention implementation the class has
+    flash: bool = True  # the class takes flash_attention_2
     eager_parts: tuple[str, ...] = ()  # configurations of towers that have eager attention only and say so at load
     eager: str = "eager"
     experts: str = "grouped"
