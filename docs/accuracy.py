@@ -35,6 +35,7 @@ TITLES = {
     "llamacpp_vision": "llama.cpp, vision encoders (15 projectors, 404 cases)",
     "llamacpp_vision_2026": "llama.cpp, vision encoders of 2026 (14 projectors, 458 cases)",
     "transformers_memory": "transformers, prefill (33 models, 319 cases)",
+    "transformers_families": "transformers, prefill of further families (8 models, 340 cases)",
     "vision_tokens_hf": "Image tokens by the models' own processors (48 models, 14 sizes each)",
 }
 PEERS = """
@@ -80,6 +81,7 @@ def _record(key: tuple[str, str, str], group: list[Compared]) -> dict[str, objec
 MEASURED = {
     "vision_tokens_hf": compare_tokens,
     "transformers_memory": compare_transformers,
+    "transformers_families": lambda: compare_transformers("transformers_families"),
     "llamacpp_vision": lambda: compare_vision("llamacpp_vision"),
     "llamacpp_vision_2026": lambda: compare_vision("llamacpp_vision_2026"),
     "llamacpp_random": compare_random,

@@ -247,9 +247,12 @@ def vision_request(row: dict[str, Any]) -> dict[str, Any]:
 # ---- transformers
 
 
-def compare_transformers(start: int = 0, step: int = 1) -> Iterator[Compared]:
-    """Yield weights, cache and prefill peak of every ``step``-th traced prefill."""
-    for row in rows_of("transformers_memory")[start::step]:
+HALVES = {"written": "rows they were written on", "held_back": "rows held back", "fresh": "rows drawn afterwards"}
+
+
+def compare_transformers(name: str = "transformers_memory", start: int = 0, step: int = 1) -> Iterator[Compared]:
+    """Yield weights, cache and prefill peak of every ``step``-th traced prefill of a table."""
+    for row in rows_of(name)[start::step]:
         found = ask(transformers_request(row))
         sums = {
             component: [
@@ -258,12 +261,13 @@ def compare_transformers(start: int = 0, step: int = 1) -> Iterator[Compared]:
             ]
             for component in ("weights", "kv_cache", "compute")
         }
-        setting = f"{row['dtype']}, {row['attn']}"
+        setting = HALVES[row["half"]] if "half" in row else f"{row['dtype']}, {row['attn']}"
 
         def compared(term: str, truth: int, pair: list[int]) -> Compared:
-            return Compared("transformers_memory", term, setting, row["model"], truth, *pair)  # noqa: B023
+            return Compared(name, term, setting, row["model"], truth, *pair)  # noqa: B023
 
-        yield compared("weights", row["weights_bytes"]["total"], sums["weights"])
+        weights = row["weights_bytes"]["total"] if "weights_bytes" in row else row["weights_total_bytes"]
+        yield compared("weights", weights, sums["weights"])
         yield compared("cache", row["kv_bytes"], sums["kv_cache"])
         yield compared("prefill peak less the cache held", row["peak_minus_kv_bytes"], sums["compute"])
 
@@ -273,7 +277,7 @@ def transformers_request(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "model": row["model"],
         "engine": "transformers",
-        "machine": {"gpus": [{"total": "4096GiB"}], "ram": "4096GiB"},
+        "machine": {"gpus": [{"total": "16384GiB"}], "ram": "4096GiB"},
         "workload": {
             "context": row["seq_len"],
             "batch": row["batch"],

@@ -19,6 +19,7 @@ SAMPLES = {
     "vision": lambda: compare_vision("llamacpp_vision", start=3, step=19),
     "vision 2026": lambda: compare_vision("llamacpp_vision_2026", start=3, step=19),
     "transformers": lambda: compare_transformers(start=2, step=9),
+    "transformers, further families": lambda: compare_transformers("transformers_families", start=3, step=13),
     "tokens": lambda: compare_tokens(start=1, step=7),
 }
 

@@ -113,7 +113,7 @@ def test_flash_attention_refuses_fp32():
     assert "sdpa" in found.refusals[0]
 
 
-@pytest.mark.parametrize("name", ["molmo-7b-d", "lfm2-vl-450m", "gemma-4-26b-a4b", "deepseek-vl2"])
+@pytest.mark.parametrize("name", ["molmo-7b-d", "kimi-vl-a3b", "phi-3.5-vision", "deepseek-vl2"])
 def test_unlisted_class_is_a_labelled_bound(name):
     """A modelling class that was not followed gets a wide bound, says so, and is not called modelled."""
     model = load_model(name, None, "hf")
@@ -122,6 +122,35 @@ def test_unlisted_class_is_a_labelled_bound(name):
     assert item.basis == "assumed"
     assert item.high_bytes > item.expected_bytes * 1.2
     assert any("not traced" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("llama-4-scout", "no flash_attention_2"), ("gemma-4-31b", "up to 256"), ("qwen2.5-vl-7b", None)],
+)
+def test_flash_attention_where_the_class_or_the_heads_do_not_take_it(name, words):
+    """Refused with the way out where the class has none or heads are wider than the kernel takes; else not."""
+    chosen = TransformersSettings(attn_implementation="flash_attention_2")
+    found = engine().budget(load_model(name, None, "hf"), Workload(), BIG, chosen).refusals
+    assert bool(found) == (words is not None)
+    assert all(words in refusal and "sdpa" in refusal for refusal in found)
+
+
+@pytest.mark.parametrize("name", ["kimi-vl-a3b", "phi-3.5-vision", "deepseek-ocr"])
+def test_the_bound_of_a_class_not_followed_has_room_for_all_logits(name):
+    """Code that comes with a checkpoint may compute all logits and copy them to 32 bit; the high bound covers that."""
+    model = load_model(name, None, "hf")
+    found = engine().budget(model, Workload(prompt_tokens=4000), BIG, TransformersSettings()).devices[0].items
+    item = next(item for item in found if item.component == "compute")
+    assert item.high_bytes >= 4000 * model.language.n_vocab * (2 + 4)
+
+
+def test_scores_with_relative_positions_are_in_the_bound():
+    """A 1024 x 1024 view is 4096 patches: scores of 12 heads and as many relative positions, 800 MiB in 16 bit."""
+    workload = Workload(images=(ImageSize(width=1024, height=1024),), prompt_tokens=16)
+    model = load_model("deepseek-ocr", None, "hf")
+    found = engine().budget(model, workload, BIG, TransformersSettings()).devices[0].items
+    assert next(item for item in found if item.component == "compute").inputs["vision_peak"] > 2 * 12 * 4096**2 * 2
 
 
 def test_settings_are_strict():
@@ -205,6 +234,39 @@ with torch.inference_mode():
     output = model.generate(**inputs, max_new_tokens=64, do_sample=False)
 print(reader.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 """
+
+
+@pytest.mark.parametrize("images", [(), (ImageSize(width=640, height=480),)])
+def test_parts_with_eager_attention_only_are_named_in_the_program(images):
+    """A tower that would refuse the chosen attention at load gets its own word; eager needs none, nor do others."""
+    workload = Workload(images=images)
+
+    def program(name, attn):
+        settings = TransformersSettings(attn_implementation=attn)
+        return engine().emit(load_model(name, None, "hf"), workload, BIG, settings).config
+
+    assert 'attn_implementation={"": "sdpa", "audio_config": "eager"}' in program("gemma-4-e2b", "sdpa")
+    assert 'attn_implementation="eager"' in program("gemma-4-e2b", "eager")
+    assert 'attn_implementation="sdpa"' in program("gemma-4-26b-a4b", "sdpa")
+
+
+def test_a_tower_whose_weights_are_not_told_apart_is_planned():
+    """Images are encoded although no weights are counted for the tower: its peak is part of the figure."""
+    workload = Workload(images=(ImageSize(width=1024, height=768),), prompt_tokens=16)
+    model = load_model("phi-4-multimodal", None, "hf")
+    found = engine().budget(model, workload, BIG, TransformersSettings()).devices[0].items
+    assert next(item for item in found if item.component == "compute").inputs["vision_peak"]
+
+
+def test_logits_of_all_positions_where_the_class_knows_no_other():
+    """A class that ignores which logits are asked for is planned with all of them: 1000 x 248094 x 2 bytes."""
+    model = load_model("minicpm-v-4.6", None, "hf")
+    item = next(
+        item
+        for item in engine().budget(model, Workload(prompt_tokens=1000), BIG, TransformersSettings()).devices[0].items
+        if item.component == "compute"
+    )
+    assert item.inputs["logits"] == 1000 * 248094 * 2
 
 
 def test_program_whole():

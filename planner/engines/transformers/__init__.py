@@ -13,7 +13,7 @@ from planner.engines.transformers.budget import supported as possible
 from planner.engines.transformers.forms import forms_of
 from planner.engines.transformers.room import with_room
 from planner.engines.transformers.settings import TransformersSettings
-from planner.engines.transformers.snippet import emit
+from planner.engines.transformers.snippet import ModellingCode, emit
 from planner.machine import Machine
 from planner.memory.overhead import OverheadTable
 from planner.model import Model
@@ -46,11 +46,11 @@ def transformers_engine(
         return budget(data, model, workload, machine, settings)
 
     def emitted(model: Model, workload: Workload, machine: Machine, settings: TransformersSettings) -> Emitted:
-        form = data.forms.of(model.architecture_class, model.vision.tower if model.vision else None)
+        form = data.forms.of_model(model)
         settings = possible(settings, form)
         limits = device_limits(data, model, machine, settings)
         remote = supported(model).verdict == "remote_code"
-        return emit(model, workload, settings, limits, remote_code=remote)
+        return emit(model, workload, settings, limits, ModellingCode(remote=remote, eager_parts=form.eager_parts))
 
     def roomy(
         model: Model, workload: Workload, machine: Machine, settings: TransformersSettings

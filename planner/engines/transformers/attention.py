@@ -12,7 +12,7 @@ from typing import Literal
 from planner.engines.transformers.prefill import Prefill
 from planner.engines.transformers.quantities import heads_of
 from planner.engines.transformers.settings import AttentionImplementation
-from planner.model import Attention, LatentAttention, Layer
+from planner.model import Attention, LatentAttention, Layer, Mixer
 
 Path = Literal["flash", "efficient", "masked", "math", "eager", "fa2"]
 FLASH_MAX_HEAD = 256
@@ -36,9 +36,19 @@ def attention_path(p: Prefill, layer: Layer, implementation: AttentionImplementa
 
 def has_mask(p: Prefill, layer: Layer) -> bool:
     """Whether sdpa gets a mask: padding, image tokens that see each other, or a window shorter than the prompt."""
-    mixer = layer.mixer
-    window = mixer.window_tokens if isinstance(mixer, Attention) else None
-    return _masked_throughout(p) or (window is not None and p.n_tokens > window)
+    return _masked_throughout(p) or _masked_window(p, window_of(layer.mixer))
+
+
+def window_of(mixer: Mixer) -> int | None:
+    """Return the tokens of a sliding window, None for layers that see the whole prompt."""
+    return mixer.window_tokens if isinstance(mixer, Attention) else None
+
+
+def _masked_window(p: Prefill, window: int | None) -> bool:
+    """Whether a layer with that window gets a mask of its own."""
+    if window is None:
+        return False
+    return p.n_tokens > window or (p.form.masked_with_images == "windowed" and p.n_images > 0)
 
 
 def mask_bytes(p: Prefill, implementation: AttentionImplementation) -> int:
@@ -49,9 +59,9 @@ def mask_bytes(p: Prefill, implementation: AttentionImplementation) -> int:
     if implementation == "eager":
         return one * p.form.masks * p.element_bytes
     kinds = {layer.mixer.window_tokens for layer in p.language.layers if isinstance(layer.mixer, Attention)}
-    windowed = sum(1 for window in kinds if window is not None and p.n_tokens > window)
+    windowed = sum(1 for window in kinds if _masked_window(p, window))
     return one * (p.form.masks if _masked_throughout(p) else windowed)
 
 
 def _masked_throughout(p: Prefill) -> bool:
-    return p.padded or (p.form.masked_with_images and p.n_images > 0)
+    return p.padded or (p.form.masked_with_images == "always" and p.n_images > 0)

@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from planner.budget import Budget, DeviceBudget, ImageTokens
+from planner.engines.transformers.attention import FLASH_MAX_HEAD
 from planner.engines.transformers.device_map import DISK, Placement, balanced_limits, place
 from planner.engines.transformers.forms import ClassForm, Forms
 from planner.engines.transformers.items import Call, device_items, host_items
 from planner.engines.transformers.peak import Share
 from planner.engines.transformers.prefill import prefill_of
+from planner.engines.transformers.quantities import heads_of
 from planner.engines.transformers.settings import TransformersSettings
 from planner.engines.transformers.weights import Piece, part_weights, pieces
 from planner.errors import UsageError
@@ -47,7 +49,7 @@ def budget(
         UsageError: images for a model that takes none, or a size in ``max_memory`` that is none.
     """
     images = images_of(model, workload, settings)
-    form = data.forms.of(model.architecture_class, model.vision.tower if model.vision else None)
+    form = data.forms.of_model(model)
     asked, settings = settings, supported(settings, form)
     parts = part_weights(model, settings, form)
     if not parts:
@@ -80,7 +82,7 @@ def device_limits(
     data: TransformersData, model: Model, machine: Machine, settings: TransformersSettings
 ) -> dict[str, int] | None:
     """Return the bytes each device may take in a model spread over several, None where one device takes all."""
-    form = data.forms.of(model.architecture_class, model.vision.tower if model.vision else None)
+    form = data.forms.of_model(model)
     parts = part_weights(model, settings, form)
     if not parts or settings.device_map != "auto" or not machine.gpus:
         return None
@@ -222,6 +224,22 @@ def _refusals(call: Call, placement: Placement, all_pieces: tuple[Piece, ...]) -
     if lost:
         size = format_bytes(sum(piece.n_bytes for piece in lost))
         found.append(f"{len(lost)} modules ({size}) fit on no device; accelerate would put them on disk")
-    if call.settings.attn_implementation == "flash_attention_2" and call.settings.dtype == "fp32":
-        found.append("flash_attention_2 takes fp16 and bf16 only; set dtype bf16, or attn_implementation sdpa")
+    if call.settings.attn_implementation == "flash_attention_2":
+        found += _flash_refusals(call)
     return tuple(found)
+
+
+def _flash_refusals(call: Call) -> list[str]:
+    """What speaks against flash_attention_2: the dtype, the modelling class, heads wider than the kernel takes."""
+    found = []
+    if call.settings.dtype == "fp32":
+        found.append("flash_attention_2 takes fp16 and bf16 only; set dtype bf16, or attn_implementation sdpa")
+    widest = max((heads_of(layer)[2] for layer in call.prefill.language.layers), default=0)
+    if not call.prefill.form.flash:
+        found.append("this modelling class has no flash_attention_2; set attn_implementation sdpa")
+    elif widest > FLASH_MAX_HEAD:
+        found.append(
+            f"flash_attention_2 takes heads of up to {FLASH_MAX_HEAD}, this model has {widest}; set attn_implementation"
+            " sdpa"
+        )
+    return found

@@ -11,12 +11,14 @@ from dataclasses import field
 from typing import Any, Literal, get_args
 
 from planner.frozen import dataclass
+from planner.model import Model
 
 Width = Literal["x", "f32", "i64", "i32", "bool", "softmax", "kept"]
 """x: the model's dtype; softmax: scores, their copy in 32 bit and the result; kept: scores that eager returns."""
 
 Terms = Mapping[Width, Mapping[str, float]]
 CacheState = Literal["through", "before", "none"]
+Masked = Literal["never", "windowed", "always"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +48,14 @@ class ClassForm:
     tower_holds_prompt: bool = True
     tower_ff: Literal["own", "language"] = "own"  # whose width the tower's feed-forward blocks have
     only: Literal["eager"] | None = None  # the one attention implementation the class has
+    flash: bool = True  # the class takes flash_attention_2
+    eager_parts: tuple[str, ...] = ()  # configurations of towers that have eager attention only and say so at load
     eager: str = "eager"
     experts: str = "grouped"
+    entry: str | None = None  # list of moments before the first layer
+    head: str = "head"
+    every_logit: bool = False  # the class computes the logits of all positions, whatever is asked for
+    kept_positions_only: bool = False  # layers that read another layer's cache run for the kept positions only
     held: Terms = field(default_factory=dict)
     head_held: Terms = field(default_factory=dict)
     inputs: Terms = field(default_factory=dict)
@@ -56,7 +64,7 @@ class ClassForm:
     image_positions: Terms = field(default_factory=dict)  # instead, where there are images
     rope: Terms = field(default_factory=dict)
     masks: int = 1
-    masked_with_images: bool = False
+    masked_with_images: Masked = "never"  # layers that get a mask because image tokens see each other
     full_window_cache: bool = True
     prompt_tokens: int = 0  # that the processor adds to a prompt with images
     own_prompt_tokens: int | None = None  # the processor writes the whole text itself
@@ -64,6 +72,7 @@ class ClassForm:
     adapter_width: int = 0
     buffer_bytes: int = 0
     buffer_scalars: int = 0  # buffers of one element in the model's dtype
+    layer_scalars: int = 0  # the same, of each layer
     fp32_routers: int = 0  # routers of each expert layer kept in 32 bit
     tower_head_buffers: int = 0
 
@@ -77,9 +86,14 @@ class Forms:
     decoder: Mapping[str, tuple[Moment, ...]]
     source: str
 
-    def of(self, architecture_class: str | None, tower: str | None) -> ClassForm:
+    def of_model(self, model: Model) -> ClassForm:
+        """Return the form of a model's modelling class."""
+        variant = "per_layer" if model.language.n_embd_per_layer else None
+        return self.of(model.architecture_class, model.vision.tower if model.vision else None, variant)
+
+    def of(self, architecture_class: str | None, tower: str | None, variant: str | None = None) -> ClassForm:
         """Return the form of a modelling class; one not listed gets the bound of its tower's kind."""
-        for name in (f"{architecture_class}/{tower}", architecture_class or ""):
+        for name in (f"{architecture_class}/{variant}", f"{architecture_class}/{tower}", architecture_class or ""):
             if name in self.classes:
                 return self.classes[name]
         if tower is None:
@@ -119,4 +133,5 @@ def _class(
     whole: dict[str, Any] = {**shared, **row}
     words: dict[str, Any] = {key: _terms(value) if key in _TERM_FIELDS else value for key, value in whole.items()}
     words["tower"] = towers[words["tower"]] if "tower" in words else ()
+    words["eager_parts"] = tuple(words.get("eager_parts", ()))
     return ClassForm(name=name, **words)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from planner.budget import Basis, Item, Part
+from planner.engines.transformers.decode import decode_step_bytes
 from planner.engines.transformers.forms import Forms
-from planner.engines.transformers.kv_cache import decode_step_bytes, held_cache_bytes, kv_cache_bytes
+from planner.engines.transformers.kv_cache import held_cache_bytes, kv_cache_bytes
 from planner.engines.transformers.peak import Peak, Share, prefill_peak, tower_peaks
 from planner.engines.transformers.prefill import Prefill
 from planner.engines.transformers.settings import TransformersSettings
@@ -42,7 +43,7 @@ class Call:
 
 def device_items(call: Call, mine: list[Piece], guests: list[Piece], overhead: Overhead) -> tuple[Item, ...]:
     """Return the items of a GPU with the pieces ``mine``; ``guests`` are kept in host memory and run here."""
-    share = _share([*mine, *guests])
+    share = _share(call, [*mine, *guests])
     items = [*weight_items(call, mine), *running_items(call, share)]
     if guests:
         items.append(_guest_item(guests))
@@ -54,7 +55,7 @@ def device_items(call: Call, mine: list[Piece], guests: list[Piece], overhead: O
 
 def host_items(call: Call, mine: list[Piece], *, computes: bool) -> tuple[Item, ...]:
     """Return the items of host memory: the process, the pieces kept there, and the run where there is no GPU."""
-    running = running_items(call, _share(mine)) if computes else []
+    running = running_items(call, _share(call, mine)) if computes else []
     process = Item(
         component="overhead",
         part="language",
@@ -138,7 +139,8 @@ def _compute_item(call: Call, share: Share, held: int) -> Item:
     peak = call.peak(share)
     n_bytes = max(peak.n_bytes - held, 0)
     margin = int(peak.n_bytes * p.margin) + MIB
-    step = decode_step_bytes(p, longest_tokens(call)) if share.layers else 0
+    step = _step_bytes(call) if share.layers else 0
+    logits = every_logit_bytes(p) if share.head and not p.traced else 0
     basis: Basis = "modelled" if p.traced else "assumed"
     return Item(
         component="compute",
@@ -146,12 +148,24 @@ def _compute_item(call: Call, share: Share, held: int) -> Item:
         resident_bytes=0,
         low_bytes=max(0, n_bytes - margin),
         expected_bytes=n_bytes,
-        high_bytes=max(n_bytes + margin, step),
+        high_bytes=max(n_bytes + margin, step, logits),
         basis=basis,
         formula=f"largest moment of the prefill less the KV cache held then; here: {peak.at}",
         source=call.forms.source,
         inputs={**peak.tensors, "vision_peak": tower_bytes(call) if share.tower else 0, "kv_cache_held": held},
     )
+
+
+def _step_bytes(call: Call) -> int:
+    return decode_step_bytes(call.prefill, call.settings.attn_implementation, longest_tokens(call))
+
+
+def every_logit_bytes(p: Prefill) -> int:
+    """Return the logits of all positions with a copy in 32 bit: N x V x (bytes + 4).
+
+    What modelling code that was not followed may compute, whatever logits are asked for.
+    """
+    return p.n_rows * p.language.n_vocab * (p.element_bytes + 4)
 
 
 def longest_tokens(call: Call) -> int:
@@ -166,11 +180,13 @@ def tower_bytes(call: Call) -> int:
     return max((peak.n_bytes for peak in towers), default=0)
 
 
-def _share(mine: Iterable[Piece]) -> Share:
+def _share(call: Call, mine: Iterable[Piece]) -> Share:
+    """Return what runs with these pieces; a tower whose weights are not told apart runs where the embedding is."""
     pieces = list(mine)
+    apart = any(part.part == "vision" for part in call.parts)
     return Share(
         layers=tuple(piece.layer_index for piece in pieces if piece.layer_index is not None),
-        tower=any(piece.part == "vision" for piece in pieces),
+        tower=any(piece.part == "vision" if apart else piece.name == "embed_tokens" for piece in pieces),
         head=any(piece.name == "lm_head" for piece in pieces),
     )
 

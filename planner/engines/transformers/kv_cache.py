@@ -63,12 +63,3 @@ def held_cache_bytes(p: Prefill, indices: Iterable[int]) -> int:
     """Return what the layers ``indices`` hold during the prefill, windows not yet cut."""
     layers = (p.language.layers[i] for i in indices)
     return sum(layer_cache_bytes(p, layer, p.n_tokens, whole_window=True) for layer in layers)
-
-
-def decode_step_bytes(p: Prefill, n_tokens: int) -> int:
-    """Return the peak of a decode step beside the cache: one layer's keys (or values) are copied one token longer.
-
-    Half a layer's cache, and a megabyte for one token's activations.
-    """
-    longest = max((layer_cache_bytes(p, layer, n_tokens) for layer in p.language.layers), default=0)
-    return longest // 2 + (1 << 20)

@@ -119,7 +119,19 @@ def cross_embd(p: Prefill, _: Layer) -> int:
     return p.n_batch * p.n_cross_tokens * p.language.n_embd
 
 
+def per_layer_rows(p: Prefill, _: Layer) -> int:
+    """One element per token and layer, where layers have embeddings of their own: N·L."""
+    return p.n_rows * p.language.n_layers if p.language.n_embd_per_layer else 0
+
+
+def per_layer_embd(p: Prefill, layer: Layer) -> int:
+    """The embeddings of all layers: N·L·e."""
+    return per_layer_rows(p, layer) * p.language.n_embd_per_layer
+
+
 MIXERS: tuple[Quantity, ...] = (
+    per_layer_rows,
+    per_layer_embd,
     fused_rest,
     gate,
     latent_row,

@@ -13,10 +13,10 @@ from planner.engines.transformers.quantities import LANGUAGE, Quantity
 from planner.engines.transformers.settings import AttentionImplementation
 from planner.engines.transformers.tower_quantities import TOWER
 from planner.frozen import dataclass
-from planner.model import Attention, CrossAttention, DenseFfn, GatedDeltaNet, LatentAttention, Layer, MoeFfn
+from planner.model import Attention, CrossAttention, DenseFfn, GatedDeltaNet, LatentAttention, Layer, MoeFfn, ShortConv
 
 QUANTITIES: Mapping[str, Quantity] = {quantity.__name__: quantity for quantity in (*LANGUAGE, *MIXERS, *TOWER)}
-_OTHER_MIXERS: Mapping[type, str] = {LatentAttention: "latent", GatedDeltaNet: "delta"}
+_OTHER_MIXERS: Mapping[type, str] = {LatentAttention: "latent", GatedDeltaNet: "delta", ShortConv: "convolution"}
 FIXED_WIDTHS: Mapping[Width, int] = {"f32": 4, "i64": 8, "i32": 4, "bool": 1}
 
 
@@ -54,6 +54,7 @@ def prefill_peak(
     found = [Peak(at="nothing runs here", tensors={})]
     if share.tower:
         found += tower_peaks(p, implementation, dtype)
+    found += entry_peaks(p, forms, implementation, dtype, share.layers)
     found += layer_peaks(p, forms, implementation, dtype, share.layers)
     if share.head:
         found += head_peaks(p, forms, dtype, share.layers)
@@ -73,11 +74,26 @@ def tower_peaks(p: Prefill, implementation: AttentionImplementation, dtype: str)
         yield Peak(at=f"vision tower: {moment.at}", tensors={**common, **_tensors(moment.terms, p, layer, path, dtype)})
 
 
+def entry_peaks(
+    p: Prefill, forms: Forms, implementation: AttentionImplementation, dtype: str, indices: tuple[int, ...]
+) -> Iterator[Peak]:
+    """Yield the moments between the tower and the first layer, on the device that has that layer."""
+    if p.form.entry is None or 0 not in indices:
+        return
+    layer = p.language.layers[0]
+    common = _through_layers(p, layer, implementation)
+    del common["rotary table"]
+    for moment in _present(forms.decoder[p.form.entry], p, ""):
+        yield Peak(at=moment.at, tensors={**common, **_tensors(moment.terms, p, layer, "", dtype)})
+
+
 def layer_peaks(
     p: Prefill, forms: Forms, implementation: AttentionImplementation, dtype: str, indices: tuple[int, ...]
 ) -> Iterator[Peak]:
     """Yield the moments of each kind of layer at the last place it has among ``indices``."""
-    last = {_kind(p.language.layers[i]): i for i in indices}
+    last = {
+        _kind(p.language.layers[i]): i for i in indices if runs_all_positions(p, p.language.layers[i], implementation)
+    }
     for i in last.values():
         layer = p.language.layers[i]
         path = attention_path(p, layer, implementation)
@@ -91,13 +107,20 @@ def layer_peaks(
                 yield Peak(at=f"layer {i}: {moment.at}", tensors={"kv cache": cache, **common, **tensors})
 
 
+def runs_all_positions(p: Prefill, layer: Layer, implementation: AttentionImplementation) -> bool:
+    """Whether a layer computes all positions: one without a cache of its own may be run for the kept ones only."""
+    if not p.form.kept_positions_only or p.all_logits or implementation == "flash_attention_2":
+        return True
+    return not (isinstance(layer.mixer, Attention) and layer.mixer.kv_source_layer is not None)
+
+
 def head_peaks(p: Prefill, forms: Forms, dtype: str, indices: tuple[int, ...]) -> Iterator[Peak]:
     """Yield the moments after the last layer: the final norm and the logits."""
     layer = p.language.layers[-1]
     held = _tensors(p.form.head_held, p, layer, "", dtype) if p.n_images else {}
     common = {"kv cache": held_cache_bytes(p, indices), "inputs": inputs_bytes(p)}
     common["kept to the head"] = sum(held.values())
-    for moment in _present(forms.decoder["head"], p, ""):
+    for moment in _present(forms.decoder[p.form.head], p, ""):
         yield Peak(at=moment.at, tensors={**common, **_tensors(moment.terms, p, layer, "", dtype)})
 
 

@@ -6,7 +6,7 @@ from planner.budget import ImageTokens
 from planner.engines.transformers.forms import ClassForm
 from planner.engines.transformers.settings import TransformersSettings
 from planner.frozen import dataclass
-from planner.model import Attention, DenseFfn, Language, Mamba, Model, ShortConv, Vision
+from planner.model import Attention, DenseFfn, Language, Mamba, Model, Vision
 from planner.workload import Workload
 
 BOUND_MARGIN = 0.25  # where a kind of layer was not followed
@@ -27,10 +27,11 @@ class Prefill:
     n_images: int = 0  # of one prompt
     n_cross_tokens: int = 0  # of one prompt: what cross-attention sees of the tower's output
     n_sequences: int = 0
+    n_view_patches: int = 0  # of all views together, before sequences are padded
     n_sequence_patches: int = 0  # of all sequences together
     n_sequence_squares: int = 0  # each sequence's patches squared, together
     longest_sequence: int = 0
-    last_sequence: int = 0
+    n_tail_patches: int = 0  # from the last of the longest sequences to the end
     most_tiles: int = 0  # of one image
     canvas: tuple[int, int] = (0, 0)  # the widest and the highest image after resizing, in pixels
     all_logits: bool = False
@@ -40,7 +41,7 @@ class Prefill:
     def traced(self) -> bool:
         """Whether every kind of layer was followed in this modelling class; a class not listed has plain ones only."""
         layers = self.language.layers
-        if any(isinstance(layer.mixer, ShortConv | Mamba) for layer in layers):
+        if any(isinstance(layer.mixer, Mamba) for layer in layers):
             return False
         plain = all(isinstance(layer.mixer, Attention) and isinstance(layer.ffn, DenseFfn) for layer in layers)
         return self.form.known and (self.form.listed or plain)
@@ -83,15 +84,23 @@ def prefill_of(
         n_images=len(images),
         n_cross_tokens=sum(image.cross_tokens or 0 for image in images),
         n_sequences=len(sequences),
+        n_view_patches=sum(across * down for image in images for across, down in image.patch_grids),
         n_sequence_patches=sum(sequences),
         n_sequence_squares=sum(n * n for n in sequences),
         longest_sequence=max(sequences, default=0),
-        last_sequence=sequences[-1] if sequences else 0,
+        n_tail_patches=_tail(sequences),
         most_tiles=max((len(image.encoder_sequences) for image in images), default=0),
         canvas=_canvas(images, model.vision),
-        all_logits=settings.logits == "all",
+        all_logits=form.every_logit or settings.logits == "all",
         padded=settings.padded,
     )
+
+
+def _tail(sequences: list[int]) -> int:
+    """Return the patches from the last of the longest sequences on, itself included."""
+    longest = max(sequences, default=0)
+    first = max((i for i, n in enumerate(sequences) if n == longest), default=0)
+    return sum(sequences[first:])
 
 
 def _canvas(images: tuple[ImageTokens, ...], vision: Vision | None) -> tuple[int, int]:

@@ -50,9 +50,9 @@ def key(p: Prefill, layer: Layer) -> int:
 
 
 def repeated(p: Prefill, layer: Layer) -> int:
-    """Keys and values copied out to all query heads, where heads are grouped: 2·N·H·d."""
+    """Keys and values copied out to all query heads, where heads are grouped: 2·N·H·d; a single head needs no copy."""
     n_heads, n_kv_heads, _ = heads_of(layer)
-    return 2 * query(p, layer) if n_heads > n_kv_heads else 0
+    return 2 * query(p, layer) if n_heads > n_kv_heads > 1 else 0
 
 
 def scores(p: Prefill, layer: Layer) -> int:
@@ -90,6 +90,11 @@ def positions(p: Prefill, _: Layer) -> int:
     return p.n_tokens
 
 
+def scalar(_: Prefill, __: Layer) -> int:
+    """One element."""
+    return 1
+
+
 def batch(p: Prefill, _: Layer) -> int:
     """One element per prompt: B."""
     return p.n_batch
@@ -105,6 +110,12 @@ def batch_rope(p: Prefill, layer: Layer) -> int:
     return p.n_batch * rope(p, layer)
 
 
+def rope_of_kinds(p: Prefill, _: Layer) -> int:
+    """Cosines, or sines, of one prompt's positions for each kind of layer, with and without a window."""
+    kinds = {getattr(other.mixer, "window_tokens", None) is None: other for other in p.language.layers}
+    return sum(rope(p, layer) for layer in kinds.values())
+
+
 def _rope_dim(p: Prefill, layer: Layer) -> int:
     if isinstance(layer.mixer, LatentAttention):
         return layer.mixer.rope_dim
@@ -118,8 +129,9 @@ def logits(p: Prefill, _: Layer) -> int:
 
 
 def windowed_layers(p: Prefill, _: Layer) -> int:
-    """Layers whose cache keeps a window, each with a counter."""
-    return sum(1 for x in p.language.layers if isinstance(x.mixer, Attention) and x.mixer.window_tokens)
+    """Layers whose cache keeps a window, each with a counter; those that read another layer's cache have none."""
+    mixers = (layer.mixer for layer in p.language.layers if isinstance(layer.mixer, Attention))
+    return sum(1 for mixer in mixers if mixer.window_tokens and mixer.kv_source_layer is None)
 
 
 def routed(p: Prefill, layer: Layer) -> int:
@@ -225,9 +237,11 @@ LANGUAGE: tuple[Quantity, ...] = (
     causal,
     tokens,
     positions,
+    scalar,
     batch,
     rope,
     batch_rope,
+    rope_of_kinds,
     logits,
     windowed_layers,
     routed,

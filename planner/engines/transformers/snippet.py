@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from planner.engines.engine import Emitted
 from planner.engines.transformers.settings import TransformersSettings
+from planner.frozen import dataclass
 from planner.model import Model
 from planner.units import MIB
 from planner.workload import Workload
@@ -20,13 +21,24 @@ _QUANTIZATION = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModellingCode:
+    """What loading has to know of a model's code.
+
+    ``remote``: it comes with the checkpoint. ``eager_parts``: configurations of its parts that refuse any attention but
+    eager.
+    """
+
+    remote: bool = False
+    eager_parts: tuple[str, ...] = ()
+
+
 def emit(
     model: Model,
     workload: Workload,
     settings: TransformersSettings,
     limits: dict[str, int] | None = None,
-    *,
-    remote_code: bool = False,
+    code: ModellingCode | None = None,
 ) -> Emitted:
     """Return the program for exactly these settings; it takes image files as its arguments.
 
@@ -35,15 +47,16 @@ def emit(
         workload: images, batch and lengths asked for.
         settings: how the model is loaded and called.
         limits: bytes each device may take, by ``CUDA0`` ... and ``Host``; stands in where the user gave none.
-        remote_code: the modelling code comes with the checkpoint.
+        code: what loading has to know of the model's code.
     """
+    code = code or ModellingCode()
     files = "".join(f" image{i}.jpg" for i in range(len(workload.images)))
     command = f"pip install transformers accelerate pillow{_extra_packages(settings)} && python {FILE}{files}"
     vision = bool(workload.images)
     body = _vision_body(workload, settings) if vision else _text_body(workload, settings)
     parts = (
         _imports(settings, vision=vision),
-        _loading(model, settings, limits, vision=vision, remote_code=remote_code),
+        _loading(model, settings, limits, code, vision=vision),
         body,
     )
     return Emitted(command=command, config=f"# {FILE}\n" + "\n".join(parts))
@@ -65,12 +78,17 @@ def _imports(settings: TransformersSettings, *, vision: bool) -> str:
 
 
 def _loading(
-    model: Model, settings: TransformersSettings, limits: dict[str, int] | None, *, vision: bool, remote_code: bool
+    model: Model,
+    settings: TransformersSettings,
+    limits: dict[str, int] | None,
+    code: ModellingCode,
+    *,
+    vision: bool,
 ) -> str:
     dtype = _TORCH_DTYPE[settings.dtype]
     words = [
         f"dtype={dtype}",
-        f'attn_implementation="{settings.attn_implementation}"',
+        f"attn_implementation={_attention(settings, code.eager_parts)}",
         f"device_map={_device_map(settings)}",
     ]
     max_memory = _max_memory(settings, limits)
@@ -78,11 +96,11 @@ def _loading(
         words.append(f"max_memory={max_memory!r}")
     if settings.load_in:
         words.append(f"quantization_config={_QUANTIZATION[settings.load_in].format(dtype=dtype)}")
-    if remote_code:
+    if code.remote:
         words.append("trust_remote_code=True")
     reader = "AutoProcessor" if vision else "AutoTokenizer"
     options = [f"{key}={value!r}" for key, value in settings.processor.items()] if vision else []
-    options += ["trust_remote_code=True"] if remote_code else []
+    options += ["trust_remote_code=True"] if code.remote else []
     name = "AutoModelForImageTextToText" if vision else "AutoModelForCausalLM"
     side = "" if vision else ', padding_side="left"'
     return "\n".join(
@@ -96,6 +114,15 @@ def _loading(
             "",
         )
     )
+
+
+def _attention(settings: TransformersSettings, eager_parts: tuple[str, ...]) -> str:
+    """Return the word, or one word for each part where a part has eager attention only and would refuse another."""
+    chosen = settings.attn_implementation
+    if not eager_parts or chosen == "eager":
+        return f'"{chosen}"'
+    words = [f'"": "{chosen}"', *(f'"{part}": "eager"' for part in eager_parts)]
+    return f"{{{', '.join(words)}}}"
 
 
 def _device_map(settings: TransformersSettings) -> str:

@@ -54,8 +54,8 @@ def image_scores(p: Prefill, _: Layer) -> int:
 
 
 def earlier_patch_embd(p: Prefill, _: Layer) -> int:
-    """What the images before the last one leave behind meanwhile: (P less s)·hv."""
-    return (p.n_patches - p.last_sequence) * _vision(p).n_embd
+    """What the images before the longest one leave behind while it is taken: (P less the rest)·hv."""
+    return (p.n_patches - p.n_tail_patches) * _vision(p).n_embd
 
 
 def batched_patch_embd(p: Prefill, _: Layer) -> int:
@@ -97,8 +97,12 @@ def tile_pixels(p: Prefill, layer: Layer) -> int:
 
 def padded_tile_pixels(p: Prefill, _: Layer) -> int:
     """The same where images with fewer tiles are padded to the most tiles of any."""
-    side = _vision(p).image_size
-    return 3 * p.n_batch * p.n_images * p.most_tiles * side * side
+    return 3 * padded_tiles(p, _) * _vision(p).image_size ** 2
+
+
+def padded_tiles(p: Prefill, _: Layer) -> int:
+    """Tiles of all images, those with fewer padded to the most tiles of any."""
+    return p.n_batch * p.n_images * p.most_tiles
 
 
 def tile_area(p: Prefill, _: Layer) -> int:
@@ -121,7 +125,39 @@ def resampler_queries(p: Prefill, _: Layer) -> int:
     return p.n_image_tokens // max(1, p.n_sequences) * p.language.n_embd
 
 
+def several_images(p: Prefill, _: Layer) -> int:
+    """Images of the whole batch where there is more than one; a single one needs no copy to be contiguous."""
+    n_images = p.n_batch * p.n_images
+    return n_images if n_images > 1 else 0
+
+
+def tiles(p: Prefill, _: Layer) -> int:
+    """Sequences of the whole batch."""
+    return p.n_batch * p.n_sequences
+
+
+def padded_patch_mask(p: Prefill, layer: Layer) -> int:
+    """A mask over each of the tower's sequences, where any of them is padded: Σs²."""
+    return patch_mask(p, layer) if p.n_view_patches < p.n_sequence_patches else 0
+
+
+def aligned_padded_patch_mask(p: Prefill, layer: Layer) -> int:
+    """Its copy where the rows are no multiple of 16 elements; padded sequences are all of one length."""
+    rows = tiles(p, layer) * p.longest_sequence
+    return rows * align(p.longest_sequence, 16) if padded_patch_mask(p, layer) and p.longest_sequence % 16 else 0
+
+
+def pooled_embd(p: Prefill, _: Layer) -> int:
+    """Patches pooled to one per image token, at the tower's width: T·hv."""
+    return p.n_batch * p.n_image_tokens * _vision(p).n_embd
+
+
 TOWER: tuple[Quantity, ...] = (
+    several_images,
+    tiles,
+    padded_patch_mask,
+    aligned_padded_patch_mask,
+    pooled_embd,
     patch,
     patch_embd,
     patch_ff,
@@ -138,6 +174,7 @@ TOWER: tuple[Quantity, ...] = (
     canvas_pixels,
     tile_pixels,
     padded_tile_pixels,
+    padded_tiles,
     tile_area,
     patch_pixels,
     slice_tokens,

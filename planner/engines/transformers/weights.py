@@ -17,7 +17,7 @@ from planner.engines.transformers.quantities import heads_of
 from planner.engines.transformers.settings import TransformersSettings
 from planner.errors import VlplanError
 from planner.frozen import dataclass
-from planner.model import DenseFfn, Language, Layer, Model, MoeFfn, Parameters
+from planner.model import Attention, DenseFfn, Language, Layer, Model, MoeFfn, Parameters
 from planner.tensors import language_tensors, vision_tensors
 
 
@@ -56,9 +56,10 @@ def part_weights(model: Model, settings: TransformersSettings, form: ClassForm) 
     if counted is None:
         return ()
     linears = _linears(model, counted, form)
+    unread = unread_elements(model.language)
     found = []
     for part in ("language", "vision", "projector"):
-        n_elements = getattr(counted, part) + (_unassigned(counted) if part == "language" else 0)
+        n_elements = getattr(counted, part) + (_unassigned(counted) - unread if part == "language" else 0)
         if not n_elements:
             continue
         n_linear, n_rows, known = linears[part]
@@ -80,6 +81,20 @@ def part_weights(model: Model, settings: TransformersSettings, form: ClassForm) 
             )
         )
     return tuple(found)
+
+
+def unread_elements(language: Language) -> int:
+    """Return what a checkpoint holds and nobody loads: keys and values of layers that read another layer's cache.
+
+    Two projections and the norm of the keys: h x Hkv x (key + value size) + key size.
+    """
+    mixers = (layer.mixer for layer in language.layers if isinstance(layer.mixer, Attention))
+    return sum(
+        language.n_embd * mixer.n_kv_heads * (mixer.key_dim + mixer.value_dim)
+        + (mixer.key_dim if mixer.qk_norm == "head" else 0)
+        for mixer in mixers
+        if mixer.kv_source_layer is not None
+    )
 
 
 def stored_bytes(n_elements: int, n_linear: int, n_rows: int, settings: TransformersSettings) -> int:
@@ -166,7 +181,7 @@ def buffer_bytes(model: Model, settings: TransformersSettings, form: ClassForm) 
     dim = max((heads_of(layer)[2] for layer in model.language.layers), default=0)
     head = model.vision.n_embd // max(1, model.vision.n_heads) if model.vision else 0
     rotary = 4 * dim // form.rope_divisor
-    scalars = form.buffer_scalars * settings.element_bytes
+    scalars = (form.buffer_scalars + form.layer_scalars * model.language.n_layers) * settings.element_bytes
     return rotary + form.tower_head_buffers * head + form.buffer_bytes + scalars
 
 
