@@ -29,6 +29,8 @@ PROFILES = Path(__file__).parents[1] / "profiles" / "models"
 # Where the published count and the inventory of a GGUF file rightly differ: (language, tower and projector).
 EXPLAINED = {
     "ernie-4.5-vl-28b-a3b": (6_799_199_616, 0),  # the 64 vision experts of 27 layers and their routers
+    "gemma-3n-e2b": (-256 * 30 * 256, 0),  # GGUF files pad the per-layer embeddings to the whole vocabulary
+    "gemma-3n-e4b": (-256 * 35 * 256, 0),  # same
     "gemma-4-26b-a4b": (-30, -2304),  # one scalar a layer; bias and scale of the tower's output
     "gemma-4-31b": (-60, -2304),  # same
     "gemma-4-e2b-av": (0, -307_183_904),  # the audio tower is counted apart

@@ -73,6 +73,14 @@ def _pooled_plain(vision: Vision, n_text: int) -> Entries:
     yield matrix("mm.input_projection", vision.n_embd, n_text)
 
 
+def _tabled(vision: Vision, n_text: int) -> Entries:
+    """A norm and a matrix; beside them a table of the modality's own tokens, which the engine leaves in the file."""
+    yield "mm.embedding.weight", (vision.n_embd, 128), "f16"
+    yield from norm("mm.hard_emb_norm", vision.n_embd, with_bias=False)
+    yield from norm("mm.soft_emb_norm", vision.n_embd, with_bias=False)
+    yield from _pooled_plain(vision, n_text)
+
+
 def _shuffled_mlp(vision: Vision, n_text: int) -> Entries:
     joined = vision.n_embd * _number(vision, "projector.scale_factor", 2) ** 2
     yield from norm("mm.model.mlp.0", joined)
@@ -177,6 +185,7 @@ PROJECTORS: dict[str, Callable[[Vision, int], Entries]] = {
     "qwen3vl_merger": _merger,
     "gemma3": _pooled,
     "gemma4v": _pooled_plain,
+    "gemma3nv": _tabled,
     "internvl": _shuffled_mlp,
     "pixtral": _row_breaks,
     "resampler": _resampler,

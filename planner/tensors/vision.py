@@ -12,6 +12,7 @@ from planner.model import Tensor
 from planner.tensors.audio import audio_tensors
 from planner.tensors.projectors import PROJECTORS, Entries, bias, matrix, norm
 from planner.tensors.sam import language_blocks, queried_tower, sam_tensors
+from planner.tensors.staged import staged_convolutions, staged_stem
 from planner.tensors.two_stage import features_matrix, staged_blocks, tile_embeddings
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ _EMBEDDINGS: dict[str, Callable[[Vision], Entries]] = {
     "llama4": _llama4,
     "mllama": tile_embeddings,
     "glm4v": _glm4v,
+    "mobilenetv5": staged_stem,
 }
 
 _FORMS: dict[str, Blocks] = {
@@ -219,5 +221,9 @@ def _linear(name: str, n_in: int, n_out: int, with_bias: bool) -> Entries:  # no
         yield bias(name, n_out)
 
 
-_BLOCKS: dict[str, Callable[[Vision], Entries]] = {"mllama": staged_blocks, "sam_qwen2": language_blocks}
+_BLOCKS: dict[str, Callable[[Vision], Entries]] = {
+    "mllama": staged_blocks,
+    "sam_qwen2": language_blocks,
+    "mobilenetv5": staged_convolutions,
+}
 _PROJECTORS: dict[str, Callable[[Vision, int], Entries]] = {**PROJECTORS, "mllama": features_matrix}
