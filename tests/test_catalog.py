@@ -40,6 +40,11 @@ EXPLAINED = {
     "mistral-small-3.1-24b": (0, -5120),  # the row break's embedding, in GGUF files beside the tower
     "mistral-small-3.2-24b": (0, -5120),  # same
     "pixtral-12b": (0, -5120),  # same
+    "devstral-small-2-24b": (0, -5120),  # same
+    "ministral-3-3b": (0, -3072),  # same
+    "ministral-3-8b": (0, -4096),  # same
+    "ministral-3-14b": (0, -5120),  # same
+    "mistral-medium-3.5-128b": (0, -12288),  # same
     "llama-3.2-11b-vision": (0, -1),  # one gate of the positions is stored twice
     "llama-3.2-90b-vision": (0, -1),  # same
     # the last block and the norm behind it, which LLaVA never uses and its GGUF files leave out

@@ -146,7 +146,8 @@ def _normed_merger(vision: Vision, n_text: int) -> Entries:
 
 def _narrow_mlp(vision: Vision, n_text: int) -> Entries:
     joined, width = vision.n_embd * 4, _number(vision, "projector_dim", 2560)
-    yield from norm("mm.input_norm", joined)
+    if vision.facts.get("projector_norm") is not False:
+        yield from norm("mm.input_norm", joined)
     yield from _linear("mm.1", joined, width)
     yield from _linear("mm.2", width, n_text)
 
