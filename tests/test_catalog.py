@@ -54,6 +54,8 @@ EXPLAINED = {
     "llava-1.6-vicuna-13b": (0, 12_598_272),
     "llava-1.6-mistral-7b": (0, 12_598_272),
     "llava-1.6-34b": (0, 12_598_272),
+    "bakllava-7b": (0, 12_598_272),
+    "llama3-llava-next-8b": (0, 12_598_272),
     # the resampler's position table, computed by the original code and stored by the converter: 4900 x width
     "minicpm-llama3-v-2.5": (0, -4900 * 4096),
     "minicpm-v-2.6": (0, -4900 * 3584),

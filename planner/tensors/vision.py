@@ -112,6 +112,11 @@ def _pixtral(vision: Vision) -> Entries:
     yield from norm("v.pre_ln", vision.n_embd, with_bias=False)
 
 
+def _dots(vision: Vision) -> Entries:
+    yield from _pixtral(vision)
+    yield bias("v.patch_embd", vision.n_embd)
+
+
 def _gemma4v(vision: Vision) -> Entries:
     yield from _patches(vision)
     yield "v.position_embd.weight", (vision.n_embd, _number(vision, "n_positions", 10240), 2), "f32"
@@ -147,6 +152,7 @@ _EMBEDDINGS: dict[str, Callable[[Vision], Entries]] = {
     "qwen2.5vl": _two_frames,
     "qwen3vl": _interpolated,
     "pixtral": _pixtral,
+    "dots": _dots,
     "gemma4v": _gemma4v,
     "llama4": _llama4,
     "mllama": tile_embeddings,
@@ -160,6 +166,7 @@ _FORMS: dict[str, Blocks] = {
     "sam_clip": Blocks(fused_qkv=True),
     "internvit": Blocks(layer_scale=True),
     "pixtral": Blocks(bias=False, norm_bias=False, gated=True),
+    "dots": Blocks(bias=False, norm_bias=False, gated=True, fused_qkv=True),
     "gemma4v": Blocks(bias=False, norm_bias=False, gated=True, head_norms=True, post_norms=True),
     "glm4v": Blocks(bias=False, norm_bias=False, gated=True, fused_qkv=True),
 }
