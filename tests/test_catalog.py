@@ -34,6 +34,7 @@ EXPLAINED = {
     "gemma-4-26b-a4b": (-30, -2304),  # one scalar a layer; bias and scale of the tower's output
     "gemma-4-31b": (-60, -2304),  # same
     "gemma-4-e2b-av": (0, -307_183_904),  # the audio tower is counted apart
+    "gemma-4-e4b-av": (0, -308_756_768),  # same
     "granite-vision-3.3-2b": (0, 15_238_352),  # the pooling head that no layer feeds
     "kimi-vl-a3b": (0, 1728),  # buffers
     "kimi-vl-a3b-thinking": (0, 1728),  # buffers
@@ -114,6 +115,7 @@ def test_other_settings_of_a_model_are_found_but_not_listed():
         "deepseek-v2-lite-nomla",
         "gemma-3-pas",
         "gemma-4-e2b-av",
+        "gemma-4-e4b-av",
         "got-ocr2-crop",
         "phi-3.5-vision-4-crops",
         "qwen3.5-9b-mtp",
