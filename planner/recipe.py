@@ -39,7 +39,16 @@ _KEPT = (
     ".patch_merger",
 )
 # parts of names that the converter stores as f32 whatever the file type
-_ALWAYS_F32 = ("_norm", "ffn_gate_inp", "rope_f", "sinks", "ssm_conv1d", "shortconv.conv")
+_ALWAYS_F32 = (
+    "_norm",
+    "ffn_gate_inp",
+    "rope_f",
+    "sinks",
+    "ssm_conv1d",
+    "shortconv.conv",
+    "altup_correct",
+    "altup_predict",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 ``gguf_headers.tar.xz`` holds the headers (metadata and tensor infos, no data) of 140 language files, 35 models in four
 file types, and of 29 projector files. ``quantizer_dry_runs.tar.xz`` holds what ``llama-quantize --dry-run`` (llama.cpp
-0.5.0-dev) said about 20 further shapes in 17 file types, with the headers it read.
+0.5.0-dev) said about 21 further shapes in 17 file types, with the headers it read.
 """
 
 from __future__ import annotations

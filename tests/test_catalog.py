@@ -29,15 +29,23 @@ PROFILES = Path(__file__).parents[1] / "profiles" / "models"
 # Where the published count and the inventory of a GGUF file rightly differ: (language, tower and projector).
 EXPLAINED = {
     "ernie-4.5-vl-28b-a3b": (6_799_199_616, 0),  # the 64 vision experts of 27 layers and their routers
+    "gemma-3n-e2b": (-256 * 30 * 256, 0),  # GGUF files pad the per-layer embeddings to the whole vocabulary
+    "gemma-3n-e4b": (-256 * 35 * 256, 0),  # same
     "gemma-4-26b-a4b": (-30, -2304),  # one scalar a layer; bias and scale of the tower's output
     "gemma-4-31b": (-60, -2304),  # same
     "gemma-4-e2b-av": (0, -307_183_904),  # the audio tower is counted apart
+    "gemma-4-e4b-av": (0, -308_756_768),  # same
     "granite-vision-3.3-2b": (0, 15_238_352),  # the pooling head that no layer feeds
     "kimi-vl-a3b": (0, 1728),  # buffers
     "kimi-vl-a3b-thinking": (0, 1728),  # buffers
     "mistral-small-3.1-24b": (0, -5120),  # the row break's embedding, in GGUF files beside the tower
     "mistral-small-3.2-24b": (0, -5120),  # same
     "pixtral-12b": (0, -5120),  # same
+    "devstral-small-2-24b": (0, -5120),  # same
+    "ministral-3-3b": (0, -3072),  # same
+    "ministral-3-8b": (0, -4096),  # same
+    "ministral-3-14b": (0, -5120),  # same
+    "mistral-medium-3.5-128b": (0, -12288),  # same
     "llama-3.2-11b-vision": (0, -1),  # one gate of the positions is stored twice
     "llama-3.2-90b-vision": (0, -1),  # same
     # the last block and the norm behind it, which LLaVA never uses and its GGUF files leave out
@@ -47,6 +55,8 @@ EXPLAINED = {
     "llava-1.6-vicuna-13b": (0, 12_598_272),
     "llava-1.6-mistral-7b": (0, 12_598_272),
     "llava-1.6-34b": (0, 12_598_272),
+    "bakllava-7b": (0, 12_598_272),
+    "llama3-llava-next-8b": (0, 12_598_272),
     # the resampler's position table, computed by the original code and stored by the converter: 4900 x width
     "minicpm-llama3-v-2.5": (0, -4900 * 4096),
     "minicpm-v-2.6": (0, -4900 * 3584),
@@ -105,6 +115,7 @@ def test_other_settings_of_a_model_are_found_but_not_listed():
         "deepseek-v2-lite-nomla",
         "gemma-3-pas",
         "gemma-4-e2b-av",
+        "gemma-4-e4b-av",
         "got-ocr2-crop",
         "phi-3.5-vision-4-crops",
         "qwen3.5-9b-mtp",

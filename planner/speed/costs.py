@@ -127,6 +127,21 @@ def tower_cost(vision: Vision, n_embd_text: int) -> tuple[Stored, Stored]:
     return tower, stored(seeing) - tower
 
 
+def convolved_weights(vision: Vision, n_embd_text: int) -> int:
+    """Return the weights that each place of the output multiplies with in a tower of convolutions; 0 for another.
+
+    A stage's weights run once per place of its own picture, which has several for each place of the output.
+    """
+    named = {tensor.name: tensor.n_elements for tensor in projector_file(vision, n_embd_text)}
+    if "v.conv_stem.conv.weight" not in named:
+        return 0
+    return sum(n * places for name, n in named.items() for prefix, places in _PLACES.items() if name.startswith(prefix))
+
+
+# places of a stage's picture per place of the output, which is a 48th of the picture a side
+_PLACES = {"v.conv_stem.": 576, "v.blk.0.": 144, "v.blk.1.": 36, "v.blk.2.": 9, "v.blk.3.": 2, "v.msfa.": 9}
+
+
 def _layer_cost(tensors: list[Tensor], ffn: MoeFfn | None) -> LayerCost:
     experts = [tensor for tensor in tensors if "_exps." in tensor.name]
     whole = stored(experts)

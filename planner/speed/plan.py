@@ -10,6 +10,7 @@ from planner.model import MoeFfn
 from planner.speed.costs import (
     attention_width,
     cache_bytes_per_token,
+    convolved_weights,
     is_quantized,
     language_cost,
     projector_file,
@@ -167,9 +168,13 @@ def _prefill_work(part: Part, model: Model, n_tokens: int, first: Part | None, t
 
 def _encode(model: Model, machine: Machine, budget: Budget, engine: str, table: SpeedTable) -> StageTime | None:
     """Return the time of all images of one request on the device that holds the tower; None without images."""
-    sequences = [n for image in budget.image_tokens for n in image.encoder_sequences]
     vision = model.vision
-    if vision is None or not sequences:
+    if vision is None:
+        return None
+    convolved = convolved_weights(vision, model.language.n_embd)
+    patches = [n for image in budget.image_tokens for n in image.encoder_sequences]
+    sequences = [image.tokens for image in budget.image_tokens] if convolved else patches
+    if not sequences:
         return None
     holder = max(budget.devices, key=lambda device: weight_bytes(device, "vision", "projector"))
     gpu = gpu_of(holder, machine)
@@ -181,7 +186,7 @@ def _encode(model: Model, machine: Machine, budget: Budget, engine: str, table: 
         n_layers=vision.n_layers,
         n_embd=vision.n_embd,
         n_heads=vision.n_heads,
-        n_weights=tower.n_weights,
+        n_weights=convolved or tower.n_weights,
         weight_bytes=tower.n_bytes + projector.n_bytes,
         quantized=is_quantized(tower),
         n_projector_weights=projector.n_weights,

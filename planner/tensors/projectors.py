@@ -73,6 +73,14 @@ def _pooled_plain(vision: Vision, n_text: int) -> Entries:
     yield matrix("mm.input_projection", vision.n_embd, n_text)
 
 
+def _tabled(vision: Vision, n_text: int) -> Entries:
+    """A norm and a matrix; beside them a table of the modality's own tokens, which the engine leaves in the file."""
+    yield "mm.embedding.weight", (vision.n_embd, 128), "f16"
+    yield from norm("mm.hard_emb_norm", vision.n_embd, with_bias=False)
+    yield from norm("mm.soft_emb_norm", vision.n_embd, with_bias=False)
+    yield from _pooled_plain(vision, n_text)
+
+
 def _shuffled_mlp(vision: Vision, n_text: int) -> Entries:
     joined = vision.n_embd * _number(vision, "projector.scale_factor", 2) ** 2
     yield from norm("mm.model.mlp.0", joined)
@@ -81,11 +89,16 @@ def _shuffled_mlp(vision: Vision, n_text: int) -> Entries:
 
 
 def _row_breaks(vision: Vision, n_text: int) -> Entries:
-    """Two layers and the vector that ends a row; where patches merge first, a norm and a merger and no biases."""
+    """Yield the projector of merged rows and the vector that ends a row."""
+    yield from _merged_rows(vision, n_text)
+    yield "v.token_embd.img_break", (n_text,), "f32"
+
+
+def _merged_rows(vision: Vision, n_text: int) -> Entries:
+    """Two layers; where patches merge first, a norm and a merger and no biases."""
     merge = _number(vision, "spatial_merge_size", 1)
     yield matrix("mm.1", vision.n_embd, n_text)
     yield matrix("mm.2", n_text, n_text)
-    yield "v.token_embd.img_break", (n_text,), "f32"
     if merge > 1:
         yield from norm("mm.input_norm", vision.n_embd, with_bias=False)
         yield matrix("mm.patch_merger", vision.n_embd * merge**2, vision.n_embd)
@@ -136,9 +149,19 @@ def _normed_merger(vision: Vision, n_text: int) -> Entries:
     yield from _linear("mm.2", joined, n_text)
 
 
+def _closed_merger(vision: Vision, n_text: int) -> Entries:
+    """The norm that closes the tower, then a norm and two layers over neighbouring patches."""
+    joined = vision.n_embd * _number(vision, "projector.scale_factor", 2) ** 2
+    yield from norm("mm.post_norm", vision.n_embd, with_bias=False)
+    yield from norm("mm.input_norm", vision.n_embd)
+    yield from _linear("mm.0", joined, joined)
+    yield from _linear("mm.2", joined, n_text)
+
+
 def _narrow_mlp(vision: Vision, n_text: int) -> Entries:
     joined, width = vision.n_embd * 4, _number(vision, "projector_dim", 2560)
-    yield from norm("mm.input_norm", joined)
+    if vision.facts.get("projector_norm") is not False:
+        yield from norm("mm.input_norm", joined)
     yield from _linear("mm.1", joined, width)
     yield from _linear("mm.2", width, n_text)
 
@@ -177,6 +200,7 @@ PROJECTORS: dict[str, Callable[[Vision, int], Entries]] = {
     "qwen3vl_merger": _merger,
     "gemma3": _pooled,
     "gemma4v": _pooled_plain,
+    "gemma3nv": _tabled,
     "internvl": _shuffled_mlp,
     "pixtral": _row_breaks,
     "resampler": _resampler,
@@ -184,6 +208,9 @@ PROJECTORS: dict[str, Callable[[Vision, int], Entries]] = {
     "glm4v": _convolving_merger,
     "idefics3": _shuffled_matrix,
     "kimivl": _normed_merger,
+    "paddleocr": _normed_merger,
+    "dots_ocr": _closed_merger,
+    "lightonocr": _merged_rows,
     "kimik25": _normed_merger,
     "lfm2": _narrow_mlp,
     "deepseekocr": _framed_matrix,

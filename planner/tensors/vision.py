@@ -12,6 +12,7 @@ from planner.model import Tensor
 from planner.tensors.audio import audio_tensors
 from planner.tensors.projectors import PROJECTORS, Entries, bias, matrix, norm
 from planner.tensors.sam import language_blocks, queried_tower, sam_tensors
+from planner.tensors.staged import staged_convolutions, staged_stem
 from planner.tensors.two_stage import features_matrix, staged_blocks, tile_embeddings
 
 if TYPE_CHECKING:
@@ -111,6 +112,11 @@ def _pixtral(vision: Vision) -> Entries:
     yield from norm("v.pre_ln", vision.n_embd, with_bias=False)
 
 
+def _dots(vision: Vision) -> Entries:
+    yield from _pixtral(vision)
+    yield bias("v.patch_embd", vision.n_embd)
+
+
 def _gemma4v(vision: Vision) -> Entries:
     yield from _patches(vision)
     yield "v.position_embd.weight", (vision.n_embd, _number(vision, "n_positions", 10240), 2), "f32"
@@ -146,10 +152,12 @@ _EMBEDDINGS: dict[str, Callable[[Vision], Entries]] = {
     "qwen2.5vl": _two_frames,
     "qwen3vl": _interpolated,
     "pixtral": _pixtral,
+    "dots": _dots,
     "gemma4v": _gemma4v,
     "llama4": _llama4,
     "mllama": tile_embeddings,
     "glm4v": _glm4v,
+    "mobilenetv5": staged_stem,
 }
 
 _FORMS: dict[str, Blocks] = {
@@ -158,6 +166,7 @@ _FORMS: dict[str, Blocks] = {
     "sam_clip": Blocks(fused_qkv=True),
     "internvit": Blocks(layer_scale=True),
     "pixtral": Blocks(bias=False, norm_bias=False, gated=True),
+    "dots": Blocks(bias=False, norm_bias=False, gated=True, fused_qkv=True),
     "gemma4v": Blocks(bias=False, norm_bias=False, gated=True, head_norms=True, post_norms=True),
     "glm4v": Blocks(bias=False, norm_bias=False, gated=True, fused_qkv=True),
 }
@@ -219,5 +228,9 @@ def _linear(name: str, n_in: int, n_out: int, with_bias: bool) -> Entries:  # no
         yield bias(name, n_out)
 
 
-_BLOCKS: dict[str, Callable[[Vision], Entries]] = {"mllama": staged_blocks, "sam_qwen2": language_blocks}
+_BLOCKS: dict[str, Callable[[Vision], Entries]] = {
+    "mllama": staged_blocks,
+    "sam_qwen2": language_blocks,
+    "mobilenetv5": staged_convolutions,
+}
 _PROJECTORS: dict[str, Callable[[Vision, int], Entries]] = {**PROJECTORS, "mllama": features_matrix}

@@ -37,12 +37,21 @@ def _routed(text: Fields, index: int) -> bool:
 
 
 def _dense(text: Fields, words: LanguageWords, index: int, n_layers: int) -> DenseFfn:
-    n_ff = text.require("intermediate_size_mlp", "block_ff_dim", words.ffn.key, at_least=1, at_most=MAX_WIDTH)
-    n_ff = _adjusted(text, n_ff) // words.ffn.divide
+    n_ff = _adjusted(text, _width(text, words, index)) // words.ffn.divide
     first_sharing = n_layers - (text.integer("num_kv_shared_layers", default=0) or 0)
     if text.flag("use_double_wide_mlp") and index >= first_sharing:
         n_ff *= 2
     return DenseFfn(n_ff=n_ff, gated=words.ffn.gated, fused=words.ffn.fused, bias=text.flag("mlp_bias"))
+
+
+def _width(text: Fields, words: LanguageWords, index: int) -> int:
+    """Return the width that the configuration states for layer ``index``, or for all."""
+    if not isinstance(text.values.get(words.ffn.key), list):
+        return text.require("intermediate_size_mlp", "block_ff_dim", words.ffn.key, at_least=1, at_most=MAX_WIDTH)
+    listed = text.integers(words.ffn.key)
+    if index >= len(listed) or not 0 < listed[index] <= MAX_WIDTH:
+        raise SourceError(f"{text.where}: {words.ffn.key} states no width for layer {index}")
+    return listed[index]
 
 
 def _adjusted(text: Fields, n_ff: int) -> int:

@@ -19,6 +19,7 @@ from planner.units import align
 _BLOCK = re.compile(r"v\.blk\.(\d+)\.(?!\d)")  # not the staged blocks of convolutional towers
 _AUDIO = ("a.", "mm.a.")
 _SCALARS = (".input_max", ".input_min", ".output_max", ".output_min")  # read as numbers, not loaded
+_LEFT = ("mm.embedding.weight", "mm.hard_emb_norm.weight")  # stored, never asked for
 _BOTH_TOWERS = frozenset(
     {
         "v.class_embd",
@@ -59,7 +60,7 @@ def loaded_tensors(vision: Vision, *, audio: bool = True) -> list[Tensor]:
 
 def _is_known(name: str, n_layers: int) -> bool:
     block = _BLOCK.match(name)
-    return not name.endswith(_SCALARS) and (block is None or int(block[1]) < n_layers)
+    return not name.endswith(_SCALARS) and name not in _LEFT and (block is None or int(block[1]) < n_layers)
 
 
 @remembered
