@@ -32,6 +32,7 @@ from planner.workload import parse_image_size
 
 DATA = Path(__file__).parents[1] / "data"
 TABLES = ("llamacpp_vision", "llamacpp_vision_2026")
+AUDIO_FRAMES = 3000  # of an audio tower's warm-up; no vision tower warms up with a picture so wide
 
 
 def lines(name: str) -> list[dict]:
@@ -212,19 +213,18 @@ def _asked(vision: Vision, run: list, reserved: list, image: list) -> Asked:
         capability=capability,
         weights=weights,
         device_after_load=after_load if device == "cuda" else None,
-        warm_up=_arenas(vision, reserved, []),
+        warm_up=_arenas(reserved, []),
         chunk_tokens=tuple(chunks),
         marker_tokens=marker,
         n_positions=n_positions,
         views=tuple((w, h, n) for w, h, n, _, _, times in encoded for _ in range(times)),
-        peak=_arenas(vision, reserved, encoded),
+        peak=_arenas(reserved, encoded),
     )
 
 
-def _arenas(vision: Vision, reserved: list, encoded: list) -> tuple[int, int]:
+def _arenas(reserved: list, encoded: list) -> tuple[int, int]:
     """Return the arenas on the device and on the host: the vision tower's largest and the audio tower's."""
-    frames = [3000, vision.facts.get("audio.num_mel_bins")]
-    heard = [r for r in reserved if r[:2] == frames]
-    seen = [r for r in reserved if r[:2] != frames] + encoded
+    heard = [r for r in reserved if r[0] == AUDIO_FRAMES]
+    seen = [r for r in reserved if r[0] != AUDIO_FRAMES] + encoded
     device, host = (max(r[at] for r in seen) + max((r[at] for r in heard), default=0) for at in (3, 4))
     return device, host

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from encoder_rows import Asked, asked_images, kinds
+from encoder_rows import Asked, asked_images, fresh_rows, kinds, table_rows
 
 from planner.engines.llama_cpp.encoder import (
     Encoder,
@@ -64,6 +64,14 @@ def test_many_images_were_asked():
     types = {item.vision.projector for item in asked}
     assert len(asked) > 800
     assert types == {word for word, kind in kinds().items() if kind.modality == "vision"}
+
+
+def test_every_audio_tower_was_asked_about():
+    """Beside a vision tower, here or in the older rows, each type of audio tower has been reserved for."""
+    every = (*table_rows().values(), *fresh_rows().values())
+    visions = [rows[0].vision for rows in (*every, *asked_images().values())]
+    heard = {str(v.facts.get("audio.projector_type", kinds()[v.projector].audio)) for v in visions}
+    assert heard >= {word for word, kind in kinds().items() if kind.modality == "audio"}
 
 
 def test_blocks_that_are_kept_are_never_cut_short():

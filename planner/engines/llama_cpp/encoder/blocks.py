@@ -36,10 +36,11 @@ def blocks(  # noqa: PLR0913 - the traits of a block
     """Return ``x`` (n_embd, tokens, batch) through all blocks.
 
     ``norm``: ``layer`` or ``rms``; ``rms_at`` names the (width, depth) of towers with ``rms`` instead. ``rotary``:
-    ``none``, ``sections`` (one operation), ``axes`` (one per axis) or ``sequence``. ``flat``: joined to (n_embd, all
-    tokens) first and restored after. ``masks``: which blocks see the mask. ``norms``: ``before`` or ``after`` the
-    parts. ``stacked``: ``inputs`` or ``outputs`` of the blocks that the file lists are kept for the projector.
-    ``halved``: pairs of tokens are averaged after the last block. ``apart``: pictures of a batch stay apart.
+    ``none``, ``sections`` (one operation), ``axes`` (one per axis), ``given`` (one number each) or ``sequence``.
+    ``flat``: joined to (n_embd, all tokens) first and restored after. ``masks``: which blocks see the mask. ``norms``:
+    ``before`` or ``after`` the parts. ``stacked``: ``inputs`` or ``outputs`` of the blocks that the file lists are kept
+    for the projector. ``halved``: pairs of tokens are averaged after the last block. ``apart``: pictures of a batch
+    stay apart.
     """
     g = tower.graph
     n_tokens, batch = x.shape[1], x.shape[2]
@@ -204,6 +205,9 @@ def rotation(tower: Tower, kind: str, n_tokens: int) -> Rotation:
     if kind == "sections":
         positions = tower.input("section_positions", "i32", n_tokens * 4)
         return lambda x: g.rope(x, positions)
+    if kind == "given":
+        given = tower.input("positions", "i32", n_tokens)
+        return lambda x: g.rope(x, given)
     if kind == "sequence":
         numbers = g.cast(arange(g, n_tokens), "i32")
         return lambda x: g.rope(x, numbers)

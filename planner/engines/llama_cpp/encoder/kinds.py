@@ -72,6 +72,7 @@ _FUNCTIONS: tuple[StageFunction, ...] = (
     projectors.picked_patches,
     projectors.two_layers,
     projectors.row_breaks,
+    projectors.framed,
     projectors.token_block,
     resamplers.resampler,
     resamplers.merging_blocks,
@@ -93,6 +94,11 @@ _FUNCTIONS: tuple[StageFunction, ...] = (
     audio.spectrum_convolutions,
     audio.chunk_convolutions,
     audio.frame_convolutions,
+    audio.whole_convolutions,
+    audio.samples,
+    audio.stacked_frames,
+    audio.halves_gated,
+    audio.gated,
     audio.conformer,
 )
 STAGES: Mapping[str, StageFunction] = {function.__name__: function for function in _FUNCTIONS}
@@ -133,8 +139,9 @@ class EncoderKind:
     ``depth``: ``all`` blocks run, all ``before_last``, or those up to the last feature layer. ``batched``: equal
     pictures are encoded together by programs that batch. ``modality``: what the tower hears or sees. ``overview``: side
     in pixels of the picture of the whole, where the tower treats it unlike its tiles. ``audio``: type of the audio
-    tower beside it where the file does not name one; ``none`` where the engine does not load any. ``layout``: tokens
-    that the engine lays out anew, as many as the image has (``tokens``), or those of ``tiles`` in one picture.
+    tower beside it where the file does not name one; ``none`` where the engine does not load any. ``bins``: numbers per
+    frame of an audio tower, where they are not the file's. ``layout``: tokens that the engine lays out anew, as many as
+    the image has (``tokens``), or those of ``tiles`` in one picture.
     """
 
     stages: tuple[Stage, ...]
@@ -148,6 +155,7 @@ class EncoderKind:
     modality: Literal["vision", "audio"] = "vision"
     overview: int = 0
     audio: str = ""
+    bins: int = 0
     layout: Literal["", "tokens", "tiles"] = ""
 
     @property
