@@ -96,6 +96,7 @@ class ImageTokens:
     counting: Literal["processor", "mtmd"] = "processor"
     patch_grids: tuple[tuple[int, int], ...] = ()  # patches across and down, of each view
     chunk_tokens: tuple[int, ...] = ()  # tokens of each chunk that is decoded on its own
+    token_grid: tuple[int, int] = (0, 0)  # columns and rows of the tiles' tokens, where padding among them is dropped
     n_positions: int = 0  # places taken in the sequence with the structural tokens; fewer than tokens under M-RoPE
 
 

@@ -152,6 +152,7 @@ def _image_tokens(image: ImageSize, tiling: Tiling, counting: Counting) -> Image
         counting=counting,
         patch_grids=tuple(view.patch_grid for view in tiling.views),
         chunk_tokens=tiling.chunk_tokens or (tiling.tokens,),
+        token_grid=tiling.token_grid,
         n_positions=positions + tiling.extra_tokens,
     )
 

@@ -50,6 +50,7 @@ class Tiling:
     cross_tokens: int | None = None
     n_positions: int | None = None  # places the image takes in the sequence, where that is not its tokens
     chunk_tokens: tuple[int, ...] = ()  # tokens of each chunk that is decoded on its own
+    token_grid: tuple[int, int] = (0, 0)  # columns and rows of the tiles' tokens, where padding among them is dropped
 
 
 Rule = Callable[[ImageSize, Parameters], Tiling]

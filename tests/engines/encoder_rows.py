@@ -5,6 +5,10 @@ device that runs the engine's own planning and allocation; ``llamacpp_vision_vie
 that were encoded (width, height, batch) and the host's arena. ``llamacpp_vision_fresh``: further towers with random
 and published shapes, asked after the code was written: header, and rows of (device, flash attention, image, arenas
 after each reservation, views with the arenas after each, weights as counted, device bytes after load).
+``llamacpp_vision_images``: random towers again, from the image's size on: header, and runs of (device, flash attention,
+--image-max-tokens or 0, equal views together or not, compute capability, weights as counted, device bytes after load,
+arenas after each reservation, images). An image is (size, tokens per chunk, marker tokens, positions, views with the
+arenas after each and how often in a row); one without chunks was refused by the engine.
 """
 
 from __future__ import annotations
@@ -17,13 +21,18 @@ from pathlib import Path
 
 from gguf_headers import headers, read_bytes
 
+from planner.budget import ImageTokens
 from planner.catalog import load_data
 from planner.engines.llama_cpp.encoder import EncoderKind, Picture, encoder_kinds
-from planner.model import Tensor, Vision
+from planner.model import ImageRule, Tensor, Vision
 from planner.sources.gguf import vision_from_gguf
+from planner.vision import counted
+from planner.vision.mtmd.projector_file import mtmd_rule
+from planner.workload import parse_image_size
 
 DATA = Path(__file__).parents[1] / "data"
 TABLES = ("llamacpp_vision", "llamacpp_vision_2026")
+AUDIO_FRAMES = 3000  # of an audio tower's warm-up; no vision tower warms up with a picture so wide
 
 
 def lines(name: str) -> list[dict]:
@@ -148,3 +157,74 @@ def _fresh_row(entry: dict, row: list) -> Row:
         peak_host=max(r[4] for r in reserved + encoded),
         device_after_load=after_load,
     )
+
+
+# ---- from the image's size on
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One image given to the engine, and what it said and reserved: tokens, views (width, height, batch), bytes."""
+
+    vision: Vision
+    image: str
+    on_gpu: bool
+    flash_attn: str
+    max_tokens: int | None
+    together: bool
+    capability: int
+    weights: int
+    device_after_load: int | None
+    warm_up: tuple[int, int]
+    chunk_tokens: tuple[int, ...]
+    marker_tokens: int
+    n_positions: int
+    views: tuple[tuple[int, int, int], ...]
+    peak: tuple[int, int]
+
+    def tokens(self) -> ImageTokens:
+        """Return the planner's tokens for the image, by the rule that the file's own keys lead to."""
+        rule = mtmd_rule(self.vision.projector, self.vision.facts, load_data("engines/llama_cpp/image_rules.yaml"))
+        limit = {"image_max_tokens": self.max_tokens} if self.max_tokens else {}
+        complete = ImageRule(rule=rule.rule, parameters={**rule.parameters, **limit})
+        return counted(parse_image_size(self.image), complete, "mtmd")
+
+
+@cache
+def asked_images() -> dict[str, list[Asked]]:
+    """Return the images of ``llamacpp_vision_images`` by tower."""
+    found: dict[str, list[Asked]] = {}
+    for entry in lines("llamacpp_vision_images"):
+        vision = _vision(entry)
+        found[entry["tower"]] = [_asked(vision, run[:7], run[7], image) for run in entry["runs"] for image in run[8]]
+    return found
+
+
+def _asked(vision: Vision, run: list, reserved: list, image: list) -> Asked:
+    device, flash, limit, together, capability, weights, after_load = run
+    size, chunks, marker, n_positions, encoded = image
+    return Asked(
+        vision=vision,
+        image=size,
+        on_gpu=device == "cuda",
+        flash_attn=flash,
+        max_tokens=limit or None,
+        together=bool(together),
+        capability=capability,
+        weights=weights,
+        device_after_load=after_load if device == "cuda" else None,
+        warm_up=_arenas(reserved, []),
+        chunk_tokens=tuple(chunks),
+        marker_tokens=marker,
+        n_positions=n_positions,
+        views=tuple((w, h, n) for w, h, n, _, _, times in encoded for _ in range(times)),
+        peak=_arenas(reserved, encoded),
+    )
+
+
+def _arenas(reserved: list, encoded: list) -> tuple[int, int]:
+    """Return the arenas on the device and on the host: the vision tower's largest and the audio tower's."""
+    heard = [r for r in reserved if r[0] == AUDIO_FRAMES]
+    seen = [r for r in reserved if r[0] != AUDIO_FRAMES] + encoded
+    device, host = (max(r[at] for r in seen) + max((r[at] for r in heard), default=0) for at in (3, 4))
+    return device, host

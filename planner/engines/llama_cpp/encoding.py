@@ -61,7 +61,8 @@ def _views(vision: Vision, images: Sequence[ImageTokens], kind: EncoderKind | No
     """Return every view that is encoded on its own, in pixels, with its tokens."""
     found: list[tuple[Picture, int]] = []
     for image in images:
-        found += pictures_of(kind, vision, image.patch_grids, image.chunk_tokens or (image.tokens,))
+        chunks = image.chunk_tokens or (image.tokens,)
+        found += pictures_of(kind, vision, image.patch_grids, chunks, image.token_grid)
     return found
 
 

@@ -74,7 +74,7 @@ def layout_of(node: Node) -> tuple[str, Shape, Shape]:
 
 def uses_of(graph: Graph) -> Counter[Node] | None:
     """Return how often each tensor is an operand, None for a graph without experts (which has nothing to fuse)."""
-    if not any(node.op == "argsort" for node in graph.nodes):
+    if not any(node.op in ("argsort", "mul_mat_id") for node in graph.nodes):
         return None
     return Counter(operand for node in graph.nodes for operand in node.operands)
 

@@ -5,15 +5,23 @@ The first version fuses each row of tiles into one chunk and adds a newline toke
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from planner.vision.global_and_tiles import padded_to_square
+from planner.vision.float32 import f32
 from planner.vision.mtmd.closest_aspect import closest_aspect
 from planner.vision.tiling import Tiling, View
 
 if TYPE_CHECKING:
     from planner.vision.parameters import Parameters
     from planner.workload import ImageSize
+
+
+def overview_content(image: ImageSize, size: int) -> tuple[int, int]:
+    """Return the size of the image inside the global view, rounded; the engine refuses one without width or height."""
+    scale = f32(size / max(image.width, image.height))
+    width, height = (min(math.floor(f32(side * scale) + 0.5), size) for side in (image.width, image.height))
+    return width, height
 
 
 def global_tiles(image: ImageSize, rule: Parameters) -> Tiling:
@@ -27,8 +35,8 @@ def global_tiles(image: ImageSize, rule: Parameters) -> Tiling:
     side, local = size // patch // 4, tile // patch // 4
     overview = side * (side + fused) + 1
     views = [View(width=size, height=size, patch=patch, tokens=overview)]
-    chunks, content = [overview], padded_to_square(image, size)
-    if image.width > tile or image.height > tile:
+    chunks, content = [overview], overview_content(image, size)
+    if all(content) and (image.width > tile or image.height > tile):
         across, down = closest_aspect(image, tile, rule.integer("min_tiles", 2), rule.count("max_tiles"))
         rows = [(local * across + 1) * local] * down if fused else [local * local] * (across * down)
         chunks = rows + chunks

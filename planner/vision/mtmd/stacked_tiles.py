@@ -27,10 +27,8 @@ def stacked_tiles(image: ImageSize, rule: Parameters) -> Tiling:
     side = size // patch // rule.positive("window_side") * rule.positive("query_side")
     canvas = best_canvas(image, rule.pairs("pinpoints"))
     columns, rows = canvas[0] // size, canvas[1] // size
-    tokens = side * side
-    if columns and rows:
-        across, down = unpadded(image, columns * side, rows * side)
-        tokens += down * (across + 1)
+    across, down = unpadded(image, columns * side, rows * side) if columns and rows else (0, 0)
+    tokens = side * side + down * (across + 1)
     view = View(width=size, height=size, patch=patch, tokens=side * side)
     return Tiling(
         views=repeated(view, 1 + columns * rows),
@@ -38,4 +36,5 @@ def stacked_tiles(image: ImageSize, rule: Parameters) -> Tiling:
         extra_tokens=rule.integer("extra", 1),
         content=content_on(image, canvas),
         chunk_tokens=(tokens,),
+        token_grid=(across, down),
     )

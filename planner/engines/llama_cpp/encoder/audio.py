@@ -1,7 +1,7 @@
 """Audio towers of projector files with two modalities: loaded, and reserved for at load, beside the vision tower.
 
-Only their warm-up counts here: a fixed number of frames. Source: tools/mtmd/models/gemma4a.cpp, whisper-enc.cpp and
-qwen3a.cpp, llama.cpp 0.5.0-dev.
+Only their warm-up counts here: a fixed number of frames. Source: tools/mtmd/models/gemma4a.cpp, gemma4ua.cpp,
+whisper-enc.cpp, qwen3a.cpp and dots3note.cpp, llama.cpp 0.5.0-dev.
 """
 
 from __future__ import annotations
@@ -42,18 +42,35 @@ def chunk_convolutions(tower: Tower, x: Node) -> Node:
     n_frames, n_mel = x.shape[:2]
     n_chunks = n_frames // chunk
     x = g.cont(g.view(x, (chunk, n_mel, 1, n_chunks), (n_frames * 4, chunk * 4, chunk * 4)))
+    x = g.cont(g.permute(_thrice_convolved(tower, x), 2, 0, 1, 3))
+    x = g.reshape(x, x.shape[0] * x.shape[1], x.shape[2] * x.shape[3])
+    x = tower.biased("a.conv_out", g.mul_mat(tower.need("a.conv_out.weight"), x))
+    table = tower.need("a.position_embd.weight")
+    few = g.view(table, (table.shape[0], x.shape[1] // n_chunks), (table.strides[1],))
+    return g.add(x, ops.repeat(g, few, table.shape[0], x.shape[1]))
+
+
+def whole_convolutions(tower: Tower, x: Node) -> Node:
+    """Return all frames through three strided convolutions and a stored matrix."""
+    g = tower.graph
+    x = g.cont(g.permute(_thrice_convolved(tower, x), 2, 0, 1, 3))
+    return g.mul_mat(tower.need("a.conv_out.weight"), g.reshape(x, x.shape[0] * x.shape[1], x.shape[2]))
+
+
+def _thrice_convolved(tower: Tower, x: Node) -> Node:
+    g = tower.graph
     for i in (1, 2, 3):
         x = ops.conv_2d(g, tower.need(f"a.conv2d.{i}.weight"), x, 2, 1)
         bias = tower.weight(f"a.conv2d.{i}.bias")
         if bias is not None:
             x = g.add(x, g.reshape(bias, 1, 1, x.shape[2], 1))
         x = g.unary(x, "gelu")
-    x = g.cont(g.permute(x, 2, 0, 1, 3))
-    x = g.reshape(x, x.shape[0] * x.shape[1], x.shape[2] * x.shape[3])
-    x = tower.biased("a.conv_out", g.mul_mat(tower.need("a.conv_out.weight"), x))
-    table = tower.need("a.position_embd.weight")
-    few = g.view(table, (table.shape[0], x.shape[1] // n_chunks), (table.strides[1],))
-    return g.add(x, ops.repeat(g, few, table.shape[0], x.shape[1]))
+    return x
+
+
+def samples(tower: Tower, x: Node) -> Node:
+    """Return frames of raw samples, one per row: (samples, frames)."""
+    return tower.graph.cont(tower.graph.permute(x, 1, 0, 2, 3))
 
 
 def frame_convolutions(tower: Tower, x: Node) -> Node:
@@ -76,6 +93,35 @@ def _conv_1d(tower: Tower, x: Node, name: str, stride: int) -> Node:
     rows = g.reshape(windows, window, windows.shape[1] * windows.shape[2])
     product = g.mul_mat(rows, g.reshape(kernel, window, kernel.shape[2]))
     return g.reshape(product, length, kernel.shape[2], windows.shape[2])
+
+
+# ---- projectors
+
+
+def stacked_frames(tower: Tower, x: Node) -> Node:
+    """Return so many positions as the file says side by side.
+
+    Zeros are appended first, as many as the engine's rounding says: it is right for widths that are powers of two only.
+    """
+    g, n = tower.graph, tower.fact("projector.stack_factor", 1)
+    if n <= 1:
+        return x
+    width = x.shape[0] * n
+    rounded = (x.n_elements + width - 1) & ~(width - 1)
+    if rounded > x.n_elements:
+        x = ops.pad(g, g.view(x, (x.n_elements,)), rounded - x.n_elements)
+    return g.view(x, (width, rounded // width), (ops.row_bytes(x.format, width),))
+
+
+def halves_gated(tower: Tower, x: Node) -> Node:
+    """Return one half of every row, gated by the other."""
+    return tower.graph.glu(x)
+
+
+def gated(tower: Tower, x: Node, *, gate: str, value: str) -> Node:
+    """Return ``x`` through one stored matrix times an activation of it through another."""
+    g = tower.graph
+    return g.mul(g.unary(tower.linear(gate, x), "silu"), tower.linear(value, x))
 
 
 # ---- conformer blocks

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from planner.engines.llama_cpp.encoder.experts import experts
 from planner.engines.llama_cpp.encoder.operations import arange, row_bytes
 from planner.engines.llama_cpp.encoder.tower import AXES, Tower, fact_of, number_of
 from planner.engines.llama_cpp.graph import Node
 from planner.model import Vision
 
 Rotation = Callable[[Node], Node]
+GROUP = 4  # patches that are put into another order together
 
 
 def blocks(  # noqa: PLR0913 - the traits of a block
@@ -27,16 +29,18 @@ def blocks(  # noqa: PLR0913 - the traits of a block
     value_norm: bool = False,
     masks: str = "none",
     norms: str = "before",
-    stacked: bool = False,
+    stacked: str = "",
     halved: bool = False,
+    apart: bool = False,
 ) -> Node:
     """Return ``x`` (n_embd, tokens, batch) through all blocks.
 
     ``norm``: ``layer`` or ``rms``; ``rms_at`` names the (width, depth) of towers with ``rms`` instead. ``rotary``:
-    ``none``, ``sections`` (one operation), ``axes`` (one per axis) or ``sequence``. ``flat``: joined to (n_embd, all
-    tokens) first and restored after. ``masks``: which blocks see the mask. ``norms``: ``before`` or ``after`` the
-    parts. ``stacked``: inputs of the blocks that the file lists are kept for the projector. ``halved``: pairs of tokens
-    are averaged after the last block.
+    ``none``, ``sections`` (one operation), ``axes`` (one per axis), ``given`` (one number each) or ``sequence``.
+    ``flat``: joined to (n_embd, all tokens) first and restored after. ``masks``: which blocks see the mask. ``norms``:
+    ``before`` or ``after`` the parts. ``stacked``: ``inputs`` or ``outputs`` of the blocks that the file lists are kept
+    for the projector. ``halved``: pairs of tokens are averaged after the last block. ``apart``: pictures of a batch
+    stay apart.
     """
     g = tower.graph
     n_tokens, batch = x.shape[1], x.shape[2]
@@ -50,18 +54,22 @@ def blocks(  # noqa: PLR0913 - the traits of a block
     kept = kept_layers(tower.vision) if stacked else frozenset()
     for layer in tower.layers:
         g.layer = layer
-        if layer in kept:
+        if stacked == "inputs" and layer in kept:
             tower.features.append(x)
         mask = tower.mask if is_masked(tower.vision, layer, masks) else None
-        x = block(tower, x, layer, norm, (n_tokens, batch), rotate, mask, value_norm=value_norm, norms=norms)
+        x = block(
+            tower, x, layer, norm, (n_tokens, batch), rotate, mask, value_norm=value_norm, norms=norms, apart=apart
+        )
         _collect(tower, x, layer)
+        if stacked == "outputs" and layer in kept:
+            tower.features.append(x)
     g.layer = -1
     if halved:
         x = halved_tokens(tower, x)
     last = closing if closing.startswith("mm.") else f"{tower.prefix}.{closing}"
     if tower.has(f"{last}.weight"):
         x = tower.norm(last, x, norm)
-    if kept and tower.layers and tower.layers[-1] + 1 in kept:
+    if stacked == "inputs" and tower.layers and tower.layers[-1] + 1 in kept:
         tower.features.append(x)
     return g.reshape(x, tower.n_embd, x.shape[1] // batch, batch) if flat else x
 
@@ -102,6 +110,7 @@ def block(  # noqa: PLR0913 - one block's inputs
     *,
     value_norm: bool = False,
     norms: str = "before",
+    apart: bool = False,
 ) -> Node:
     """Return ``x`` through one block: attention and feed-forward, each added to what it was given."""
     g, at = tower.graph, f"{tower.prefix}.blk.{layer}"
@@ -112,6 +121,8 @@ def block(  # noqa: PLR0913 - one block's inputs
         v = g.op("rms_norm", (v,))
     sinks = tower.weight(f"{at}.attn_sinks") if mask is not None else None
     mixed = tower.attention(q, k, v, f"{at}.attn_out", mask=mask, sinks=sinks)
+    if apart:
+        mixed = g.reshape(mixed, *x.shape)
     if norms == "after":
         mixed = tower.norm(f"{at}.ln1", mixed, norm)
     mixed = _weighted(tower, _times(tower, mixed, f"{at}.ls1"), f"{at}.attn_post_norm", norm)
@@ -131,7 +142,9 @@ def _times(tower: Tower, x: Node, name: str) -> Node:
 
 
 def feed_forward(tower: Tower, x: Node, at: str) -> Node:
-    """Return ``x`` through the block's feed-forward part; files of old converters have up and down swapped."""
+    """Return ``x`` through the block's feed-forward part, or its experts; old converters swapped up and down."""
+    if tower.has(f"{at}.ffn_gate_exps.weight"):
+        return experts(tower, x, at)
     up, down = f"{at}.ffn_up", f"{at}.ffn_down"
     stored = tower.tensors.get(f"{down}.weight")
     if stored is not None and stored.shape[0] == tower.n_embd != stored.shape[1]:
@@ -192,6 +205,9 @@ def rotation(tower: Tower, kind: str, n_tokens: int) -> Rotation:
     if kind == "sections":
         positions = tower.input("section_positions", "i32", n_tokens * 4)
         return lambda x: g.rope(x, positions)
+    if kind == "given":
+        given = tower.input("positions", "i32", n_tokens)
+        return lambda x: g.rope(x, given)
     if kind == "sequence":
         numbers = g.cast(arange(g, n_tokens), "i32")
         return lambda x: g.rope(x, numbers)
@@ -230,14 +246,18 @@ def window_order(tower: Tower, x: Node, *, facts: str) -> Node:
     if not fact_of(tower.vision, facts):
         return x
     window_mask(tower, x)
-    return reordered(tower, x, "inv_window_idx")
+    return reordered(tower, x, _groups(tower, "inv_window_idx"))
 
 
-def reordered(tower: Tower, x: Node, name: str = "window_idx") -> Node:
+def _groups(tower: Tower, name: str) -> Node:
+    """Return an input with one number per group of patches."""
+    return tower.input(name, "i32", tower.n_patches // GROUP)
+
+
+def reordered(tower: Tower, x: Node, order: Node) -> Node:
     """Return groups of patches in another order."""
-    g, unit = tower.graph, 4
-    flat = g.reshape(x, tower.n_embd * unit, tower.n_patches // unit)
-    moved = g.get_rows(flat, tower.input(name, "i32", tower.n_patches // unit))
+    g, n = tower.graph, order.shape[0]
+    moved = g.get_rows(g.reshape(x, tower.n_embd * tower.n_patches // n, n), order)
     return g.reshape(moved, tower.n_embd, tower.n_patches)
 
 
@@ -246,10 +266,10 @@ def picture_order(tower: Tower, x: Node, *, facts: str, merged: bool = True) -> 
     if not fact_of(tower.vision, facts):
         return x
     if not merged:
-        return reordered(tower, x)
+        return reordered(tower, x, _groups(tower, "window_idx"))
     g = tower.graph
-    n_tokens = tower.n_patches // 4
-    rows = g.get_rows(g.reshape(x, x.shape[0], n_tokens), tower.input("window_idx", "i32", n_tokens))
+    n_tokens = tower.n_patches // GROUP
+    rows = g.get_rows(g.reshape(x, x.shape[0], n_tokens), _groups(tower, "window_idx"))
     return g.reshape(rows, x.shape[0], n_tokens)
 
 

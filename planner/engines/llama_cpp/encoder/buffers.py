@@ -28,13 +28,15 @@ MOST_PLANS = 512  # remembered per tower
 class Picture:
     """What is encoded in one go: ``batch`` equal pictures of ``width`` x ``height`` pixels, after resizing or slicing.
 
-    ``overview``: the small picture of the whole, which some towers treat differently from its tiles.
+    ``overview``: the small picture of the whole, which some towers treat differently from its tiles. ``laid_out``:
+    columns and rows of tokens where the engine lays them out anew, by the image or its place in the prompt.
     """
 
     width: int
     height: int
     batch: int = 1
     overview: bool = False
+    laid_out: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,7 @@ class Encoder:
             layers=self.layers if layers is None else layers,
             batch=picture.batch,
             overview=picture.overview,
+            laid_out=picture.laid_out,
             prefix="v" if self.kind.modality == "vision" else "a",
         )
         x = pixels(tower, 3 if self.kind.modality == "vision" else 1)

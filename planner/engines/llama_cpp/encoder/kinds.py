@@ -12,7 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from typing import Literal
 
-from planner.engines.llama_cpp.encoder import audio, blocks, convolutional, patches, projectors, resamplers, sam
+from planner.engines.llama_cpp.encoder import (
+    audio,
+    blocks,
+    convnext,
+    convolutional,
+    patches,
+    projectors,
+    resamplers,
+    sam,
+    stacked,
+    windows,
+)
 from planner.engines.llama_cpp.encoder.tower import Tower, fact_of, number_of
 from planner.engines.llama_cpp.graph import Node
 from planner.errors import SourceError
@@ -20,7 +31,7 @@ from planner.frozen import dataclass
 from planner.model import Vision
 
 StageFunction = Callable[..., Node]
-WARM_UPS = ("image", "tokens", "limit", "pixels", "side")
+WARM_UPS = ("image", "tokens", "capped", "limit", "pixels", "side")
 
 _FUNCTIONS: tuple[StageFunction, ...] = (
     patches.rescale,
@@ -39,6 +50,7 @@ _FUNCTIONS: tuple[StageFunction, ...] = (
     blocks.window_order,
     blocks.picture_order,
     blocks.permuted,
+    windows.banded_blocks,
     projectors.scaled,
     projectors.normed,
     projectors.normed_if_stored,
@@ -60,6 +72,8 @@ _FUNCTIONS: tuple[StageFunction, ...] = (
     projectors.picked_patches,
     projectors.two_layers,
     projectors.row_breaks,
+    projectors.framed,
+    projectors.token_block,
     resamplers.resampler,
     resamplers.merging_blocks,
     resamplers.corner_merger,
@@ -70,12 +84,21 @@ _FUNCTIONS: tuple[StageFunction, ...] = (
     sam.window_tower,
     sam.tiled_tower,
     sam.queried_tower,
+    stacked.stacked_tiles,
+    stacked.queried_features,
+    stacked.laid_out_tiles,
+    convnext.convnext_tower,
     convolutional.staged_tower,
     convolutional.depthwise_projector,
     convolutional.pooling_projector,
     audio.spectrum_convolutions,
     audio.chunk_convolutions,
     audio.frame_convolutions,
+    audio.whole_convolutions,
+    audio.samples,
+    audio.stacked_frames,
+    audio.halves_gated,
+    audio.gated,
     audio.conformer,
 )
 STAGES: Mapping[str, StageFunction] = {function.__name__: function for function in _FUNCTIONS}
@@ -97,12 +120,14 @@ class Stage:
 class WarmUp:
     """The picture reserved for at load.
 
-    ``by``: the file's ``image`` size, a number of ``tokens``, the largest that the token ``limit`` allows, the file's
-    largest number of ``pixels`` (``limit`` where it has none), or a ``side``.
+    ``by``: the file's ``image`` size, a number of ``tokens``, so many if the token limit allows (``capped``, but no
+    limit below ``least``), the largest that the token ``limit`` allows, the file's largest number of ``pixels``
+    (``limit`` where it has none), or a ``side``.
     """
 
-    by: Literal["image", "tokens", "limit", "pixels", "side"] = "image"
+    by: Literal["image", "tokens", "capped", "limit", "pixels", "side"] = "image"
     amount: int = 0
+    least: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +139,9 @@ class EncoderKind:
     ``depth``: ``all`` blocks run, all ``before_last``, or those up to the last feature layer. ``batched``: equal
     pictures are encoded together by programs that batch. ``modality``: what the tower hears or sees. ``overview``: side
     in pixels of the picture of the whole, where the tower treats it unlike its tiles. ``audio``: type of the audio
-    tower beside it where the file does not name one; ``none`` where the engine does not load any.
+    tower beside it where the file does not name one; ``none`` where the engine does not load any. ``bins``: numbers per
+    frame of an audio tower, where they are not the file's. ``layout``: tokens that the engine lays out anew, as many as
+    the image has (``tokens``), or those of ``tiles`` in one picture.
     """
 
     stages: tuple[Stage, ...]
@@ -128,6 +155,8 @@ class EncoderKind:
     modality: Literal["vision", "audio"] = "vision"
     overview: int = 0
     audio: str = ""
+    bins: int = 0
+    layout: Literal["", "tokens", "tiles"] = ""
 
     @property
     def masks(self) -> str:
@@ -158,6 +187,8 @@ class EncoderKind:
         by, amount = self.warm_up.by, self.warm_up.amount
         if by == "tokens":
             return isqrt(amount) * unit
+        if by == "capped":
+            return isqrt(min(amount, max(max_tokens, self.warm_up.least)) if max_tokens else amount) * unit
         if by == "side":
             return amount
         pixels = number_of(vision, "image_max_pixels") if by == "pixels" else None

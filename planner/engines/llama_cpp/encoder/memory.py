@@ -162,8 +162,9 @@ def _simulated(  # noqa: PLR0913 - a tower, what it is given, and where it runs
 
 
 def is_plausible(vision: Vision) -> bool:
-    """Whether sizes are positive and there are no more blocks than stored tensors."""
-    return min(vision.n_embd, vision.n_heads, vision.patch_size) > 0 and 0 <= vision.n_layers <= len(vision.tensors)
+    """Whether sizes are positive (those of blocks only if there are any), with no more blocks than stored tensors."""
+    with_blocks = not vision.n_layers or min(vision.n_embd, vision.n_heads) > 0
+    return with_blocks and vision.patch_size > 0 and 0 <= vision.n_layers <= len(vision.tensors)
 
 
 def _assumed(
@@ -231,8 +232,9 @@ def _audio(
     tower = held[1]
     if tower is None:
         return NOTHING, "exact"
-    frames = Picture(width=AUDIO_FRAMES, height=_number(tower.facts, "num_mel_bins"))
     kind = kinds.get(tower.projector)
+    bins = kind.bins if kind is not None else 0
+    frames = Picture(width=AUDIO_FRAMES, height=bins or _number(tower.facts, "num_mel_bins"))
     known = None
     if kind is not None and kind.modality == "audio":
         known = _simulated(tower, kind, frames, (), flash_attn, where)

@@ -27,18 +27,19 @@ def patches(tower: Tower, x: Node, *, bias: bool = True) -> Node:
     """Return one convolution per patch: (n_embd, patches, batch)."""
     g = tower.graph
     x = ops.conv_2d(g, tower.need(PATCHES), x, tower.patch)
-    x = g.reshape(x, tower.n_patches, tower.n_embd, tower.batch)
+    x = g.reshape(x, x.shape[0] * x.shape[1], tower.n_embd, x.shape[3])
     x = g.cont(g.transpose(x))
     return tower.biased("v.patch_embd", x) if bias else x
 
 
-def paired_patches(tower: Tower, x: Node) -> Node:
+def paired_patches(tower: Tower, x: Node, *, bias: bool = True) -> Node:
     """Return the sum of two convolutions (a still picture as two frames), patches of one merged token together."""
     g = tower.graph
     first = ops.conv_2d(g, tower.need(PATCHES), x, tower.patch)
     second = ops.conv_2d(g, tower.need(f"{PATCHES}.1"), x, tower.patch)
     x = g.permute(g.add(first, second), 1, 2, 0, 3)
-    return tower.biased("v.patch_embd", gathered(tower, x))
+    x = gathered(tower, x)
+    return tower.biased("v.patch_embd", x) if bias else x
 
 
 def gathered(tower: Tower, x: Node) -> Node:

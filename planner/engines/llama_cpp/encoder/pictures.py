@@ -29,7 +29,11 @@ def picture_of(kind: EncoderKind | None, vision: Vision, columns: int, rows: int
 
 
 def pictures_of(
-    kind: EncoderKind | None, vision: Vision, grids: Sequence[tuple[int, int]], chunk_tokens: Sequence[int]
+    kind: EncoderKind | None,
+    vision: Vision,
+    grids: Sequence[tuple[int, int]],
+    chunk_tokens: Sequence[int],
+    token_grid: tuple[int, int] = (0, 0),
 ) -> list[tuple[Picture, int]]:
     """Return what is encoded on its own for one image, with its tokens.
 
@@ -39,7 +43,15 @@ def pictures_of(
         grids: patches across and down of every view, the picture of the whole last.
         chunk_tokens: tokens of every chunk. Fewer chunks than views: each chunk but the last is a row of equal tiles,
             which is encoded as one tall picture.
+        token_grid: columns and rows of the tiles' tokens, where padding among them is dropped.
     """
+    if kind is not None and kind.layout == "tiles":
+        tile = picture_of(kind, vision, *grids[0])
+        stacked = replace(tile, height=tile.height * len(grids), laid_out=token_grid)
+        return [(stacked, sum(chunk_tokens))]
+    if kind is not None and kind.layout == "tokens":
+        found = zip(grids, chunk_tokens, strict=True)
+        return [(replace(picture_of(kind, vision, *grid), laid_out=(n, 1)), n) for grid, n in found]
     n_rows = len(chunk_tokens) - 1
     tiles = len(grids) - 1
     if kind is not None and kind.overview and 0 < n_rows < tiles and tiles % n_rows == 0:

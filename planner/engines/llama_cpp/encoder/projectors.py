@@ -5,11 +5,14 @@ Source: the graphs in tools/mtmd/models, llama.cpp 0.5.0-dev. ``x`` is (n_embd, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 
 from planner.engines.llama_cpp.encoder import operations as ops
 from planner.engines.llama_cpp.encoder.tower import Tower
 from planner.engines.llama_cpp.graph import Node
+from planner.vision.mtmd.token_block import block_tokens
+from planner.vision.tiling import ceil_div
 
 # ---- plain pieces
 
@@ -52,10 +55,10 @@ def projected_transposed(tower: Tower, x: Node, *, name: str) -> Node:
 
 
 def mlp(  # noqa: PLR0913 - options of a stage
-    tower: Tower, x: Node, *, up: str, down: str, gate: str = "", squared: bool = False
+    tower: Tower, x: Node, *, up: str, down: str, gate: str = "", squared: bool = False, bias: bool = True
 ) -> Node:
-    """Return ``x`` through two stored matrices, gated where ``gate`` is stored."""
-    return tower.ffn(x, up, down, gate=gate, squared=squared)
+    """Return ``x`` through two stored matrices, gated where ``gate`` is stored, with their biases if ``bias``."""
+    return tower.ffn(x, up, down, gate=gate, squared=squared, bias=bias)
 
 
 def standardised(tower: Tower, x: Node) -> Node:
@@ -218,3 +221,16 @@ def framed(tower: Tower, x: Node, *, first: str, last: str, reshaped: bool = Fal
             token = g.reshape(token, token.shape[0], 1)
         x = g.concat(token, x, 1) if before else g.concat(x, token, 1)
     return x
+
+
+def token_block(tower: Tower, x: Node, *, names: Sequence[str]) -> Node:
+    """Return the tokens and the stored ones in the order of a block: rows in pairs, a new line after each, pads.
+
+    Without a number of tokens that the place in the prompt decides, the block has no leading pads.
+    """
+    g = tower.graph
+    for name in names:
+        x = g.concat(x, g.reshape(tower.need(name), x.shape[0], 1), 1)
+    columns, rows = (ceil_div(n, tower.merge) for n in (tower.columns, tower.rows))
+    n = tower.laid_out[0] * tower.laid_out[1] or block_tokens(columns, rows)
+    return g.get_rows(x, tower.input("layout", "i32", n))

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Mapping
 from planner.engines.llama_cpp.encoder.blocks import is_masked, kept_layers
 from planner.engines.llama_cpp.encoder.kinds import EncoderKind
 from planner.engines.llama_cpp.encoder.tower import fact_of
+from planner.engines.llama_cpp.encoder.windows import band_modes
 from planner.model import Vision
 
 _NAME = re.compile(r"(?:[va]\.blk|v\.deepstack)\.(\d+)\.(?!\d)")
@@ -21,9 +22,16 @@ def block_signatures(vision: Vision, kind: EncoderKind) -> list[Hashable]:
     stored = _stored_by_block(vision)
     if not stored:
         return []
-    kept, listed = kept_layers(vision), _listed(vision)
+    kept, listed, modes = kept_layers(vision), _listed(vision), band_modes(vision)
     return [
-        (tuple(stored.get(n, ())), is_masked(vision, n, kind.masks), n in kept, n + 1 in kept, n in listed)
+        (
+            tuple(stored.get(n, ())),
+            is_masked(vision, n, kind.masks),
+            n if n in kept else None,
+            n + 1 in kept,
+            n in listed,
+            modes[max(n - 1, 0) : n + 1],
+        )
         for n in kind.layers_of(vision)
     ]
 

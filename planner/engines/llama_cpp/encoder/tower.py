@@ -18,7 +18,8 @@ DEVICE = 0  # the GPU the tower lies on, or the host where there is none
 class Tower:
     """One graph under construction: ``width`` x ``height`` pixels, ``batch`` equal pictures at once.
 
-    ``flash``: attention in one operation. ``layers``: numbers of the blocks that run, in order.
+    ``flash``: attention in one operation. ``layers``: numbers of the blocks that run, in order. ``laid_out``: columns
+    and rows of tokens where the engine lays them out anew.
     """
 
     __slots__ = (
@@ -30,6 +31,7 @@ class Tower:
         "head_dim",
         "height",
         "inputs",
+        "laid_out",
         "layers",
         "mask",
         "merge",
@@ -58,6 +60,7 @@ class Tower:
         layers: tuple[int, ...],
         batch: int = 1,
         overview: bool = False,
+        laid_out: tuple[int, int] = (0, 0),
         prefix: str = "v",
     ) -> None:
         """Begin an empty graph for one size of picture; ``prefix``: of the names of its blocks."""
@@ -71,6 +74,7 @@ class Tower:
         self.flash = flash
         self.layers = layers
         self.overview = overview
+        self.laid_out = laid_out
         self.n_embd = vision.n_embd
         self.n_heads = vision.n_heads
         self.n_kv_heads = self.fact("attention.head_count_kv", vision.n_heads)
@@ -168,17 +172,20 @@ class Tower:
         word = "rms_norm" if kind == "rms" else "norm"
         return self.graph.norm(x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias"), word=word)
 
-    def ffn(self, x: Node, up: str, down: str, *, gate: str = "", squared: bool = False) -> Node:
+    def ffn(  # noqa: PLR0913 - the traits of a feed-forward part
+        self, x: Node, up: str, down: str, *, gate: str = "", squared: bool = False, bias: bool = True
+    ) -> Node:
         """Return ``x`` through a feed-forward block; gated where the file stores ``gate``."""
         g = self.graph
-        inner = self.linear(up, x)
+        linear = self.linear if bias else self.product
+        inner = linear(up, x)
         if gate and self.has(f"{gate}.weight"):
-            inner = g.glu(self.linear(gate, x), inner)
+            inner = g.glu(linear(gate, x), inner)
         elif squared:
             inner = g.op("sqr", (g.unary(inner, "relu"),))
         else:
             inner = g.unary(inner, "gelu")
-        return self.linear(down, inner)
+        return linear(down, inner)
 
     def attention(  # noqa: PLR0913 - queries, keys, values and what they meet
         self,
