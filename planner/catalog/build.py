@@ -125,6 +125,8 @@ def _attention(data: AttentionData) -> Attention:
         qk_norm=data.qk_norm,
         sinks=data.sinks,
         gated=data.gated,
+        output_gate=data.output_gate,
+        rotated=data.rotated,
         value_tensor=data.value_tensor,
         kv_source_layer=data.kv_from,
     )
@@ -182,6 +184,8 @@ def _experts(data: ExpertsData, defaults: Mapping[str, object]) -> MoeFfn:
         fused=data.fused,
         bias=data.bias,
         down_scale=data.down_scale,
+        clamped=data.clamped,
+        shared_clamped=data.shared_clamped,
     )
 
 

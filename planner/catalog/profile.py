@@ -27,9 +27,11 @@ class AttentionData(NamedTuple):
     qkv: Literal["split", "fused"] = "split"
     qkv_bias: bool = False
     output_bias: bool = False
-    qk_norm: Literal["none", "head", "model"] = "none"
+    qk_norm: Literal["none", "head", "heads", "model"] = "none"
     sinks: bool = False
     gated: bool = False
+    output_gate: Literal["none", "head", "element"] = "none"
+    rotated: bool = True
     value_tensor: bool = True
     kv_from: int | None = None
 
@@ -87,6 +89,7 @@ class FfnData(NamedTuple):
     gated: bool = True
     fused: bool = False
     bias: bool = False
+    clamped: bool = False
 
 
 class ExpertsData(NamedTuple):
@@ -105,6 +108,8 @@ class ExpertsData(NamedTuple):
     fused: bool = False
     bias: bool = False
     down_scale: bool = False
+    clamped: bool = False
+    shared_clamped: bool = False
 
 
 class KindData(NamedTuple):

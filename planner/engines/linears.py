@@ -114,7 +114,11 @@ def _attention(a: Attention, n_embd: int) -> tuple[tuple[Linear, ...], int]:
             kv = Linear(n_out=a.n_kv_heads * width, n_in=n_embd, split="kv", n_kv_heads=a.n_kv_heads, bias=a.qkv_bias)
             linears.append(kv)
     linears.append(Linear(n_out=n_embd, n_in=a.n_heads * a.value_dim, split="in", bias=a.output_bias))
-    norms = {"none": 0, "head": 2 * a.key_dim, "model": (a.n_heads + a.n_kv_heads) * a.key_dim}[a.qk_norm]
+    if a.output_gate != "none":
+        width = a.n_heads * (a.value_dim if a.output_gate == "element" else 1)
+        linears.append(Linear(n_out=width, n_in=n_embd, split="out"))
+    whole = (a.n_heads + a.n_kv_heads) * a.key_dim
+    norms = {"none": 0, "head": 2 * a.key_dim, "heads": whole, "model": whole}[a.qk_norm]
     return tuple(linears), norms + (a.n_heads if a.sinks else 0)
 
 

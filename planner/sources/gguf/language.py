@@ -54,7 +54,7 @@ def language_from_gguf(file: GgufFile) -> Language:
         layers=layers,
         tied_embeddings="output.weight" not in shapes,
         n_mtp_layers=n_mtp,
-        n_deepstack_layers=keys.integer("n_deepstack_layers", 0),
+        n_deepstack_layers=_n_deepstack(keys),
         n_embd_per_layer=keys.integer("embedding_length_per_layer_input", 0),
         rope_factors=tuple(shapes[name][0] for name in _ROPE_FACTORS if name in shapes),
         facts=_facts(architecture, keys, shapes, unknown),
@@ -62,6 +62,13 @@ def language_from_gguf(file: GgufFile) -> Language:
     )
     strange = _unexplained(language, blocks)
     return replace(language, layers=(), facts={**language.facts, "unknown": strange}) if strange else language
+
+
+def _n_deepstack(keys: Keys) -> int:
+    """Return how many sets of vision features there are: a number, or what the layers' mapping names."""
+    mapping = keys.facts().get("deepstack_mapping")
+    named = len({part for part in mapping if part >= 0}) if isinstance(mapping, tuple) else 0
+    return keys.integer("n_deepstack_layers", named)
 
 
 def _n_vocab(file: GgufFile, keys: Keys, shapes: Mapping[str, tuple[int, ...]]) -> int:
