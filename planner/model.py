@@ -76,6 +76,7 @@ class LatentAttention:
     value_dim: int
     absorbed: bool = True
     indexer: Indexer | None = None  # None: every token is looked at
+    output_gate: bool = False  # each head's result is gated by a projection of the input
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,13 +90,18 @@ class CrossAttention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatedDeltaNet:
-    """Linear attention with a gated delta rule: constant state per sequence. ``joint_gates``: both of one tensor."""
+    """Linear attention with a gated delta rule: constant state per sequence.
+
+    ``joint_gates``: both of one tensor. ``decay``: one factor per head, or per channel; then queries, keys and values
+    have projections and convolutions of their own.
+    """
 
     n_key_heads: int
     n_value_heads: int
     head_dim: int
     conv_kernel: int
     joint_gates: bool = False
+    decay: Literal["head", "channel"] = "head"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from planner.model import (
     DenseFfn,
     GatedDeltaNet,
     ImageRule,
+    Indexer,
     Language,
     LatentAttention,
     Layer,
@@ -26,7 +27,16 @@ from planner.model import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from planner.catalog.profile import AttentionData, ExpertsData, Fact, KindData, LanguageData, Profile, VisionData
+    from planner.catalog.profile import (
+        AttentionData,
+        ExpertsData,
+        Fact,
+        IndexerData,
+        KindData,
+        LanguageData,
+        Profile,
+        VisionData,
+    )
     from planner.model import Ffn, Mixer, Number
 
 
@@ -144,14 +154,27 @@ def _latent(kind: KindData) -> LatentAttention | None:
         rope_dim=data.rope,
         value_dim=data.value,
         absorbed=data.absorbed,
+        indexer=_indexer(data.indexer),
+        output_gate=data.output_gate,
     )
+
+
+def _indexer(data: IndexerData | None) -> Indexer | None:
+    if data is None:
+        return None
+    return Indexer(n_heads=data.heads, head_dim=data.head_dim, n_chosen=data.chosen, own=data.own)
 
 
 def _recurrent(kind: KindData) -> Mixer | None:
     if kind.delta_net is not None:
         net = kind.delta_net
         return GatedDeltaNet(
-            n_key_heads=net.key_heads, n_value_heads=net.value_heads, head_dim=net.head_dim, conv_kernel=net.conv
+            n_key_heads=net.key_heads,
+            n_value_heads=net.value_heads,
+            head_dim=net.head_dim,
+            conv_kernel=net.conv,
+            joint_gates=net.joint_gates,
+            decay=net.decay,
         )
     if kind.short_conv is not None:
         return ShortConv(conv_kernel=kind.short_conv.conv)

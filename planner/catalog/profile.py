@@ -36,6 +36,15 @@ class AttentionData(NamedTuple):
     kv_from: int | None = None
 
 
+class IndexerData(NamedTuple):
+    """What chooses the tokens that latent attention looks at."""
+
+    heads: PositiveInt
+    head_dim: PositiveInt
+    chosen: PositiveInt
+    own: bool = True
+
+
 class LatentData(NamedTuple):
     """Multi-head latent attention."""
 
@@ -46,6 +55,8 @@ class LatentData(NamedTuple):
     value: PositiveInt
     q_lora: int = 0
     absorbed: bool = True
+    indexer: IndexerData | None = None
+    output_gate: bool = False
 
 
 class CrossData(NamedTuple):
@@ -63,6 +74,8 @@ class DeltaNetData(NamedTuple):
     value_heads: PositiveInt
     head_dim: PositiveInt
     conv: PositiveInt
+    joint_gates: bool = False
+    decay: Literal["head", "channel"] = "head"
 
 
 class ShortConvData(NamedTuple):

@@ -174,7 +174,7 @@ def _mixer(mixer: Mixer) -> dict[str, Any]:  # noqa: PLR0911 - one return per ki
         case Attention():
             return {"attention": _named(mixer, _ATTENTION)}
         case LatentAttention():
-            return {"latent": _named(mixer, {**_LATENT, "value_dim": "value"})}
+            return {"latent": _latent(mixer)}
         case CrossAttention():
             return {"cross": _named(mixer, _CROSS)}
         case GatedDeltaNet():
@@ -185,6 +185,13 @@ def _mixer(mixer: Mixer) -> dict[str, Any]:  # noqa: PLR0911 - one return per ki
             return {"mamba": _named(mixer, _MAMBA)}
         case NoMixer():
             return {}
+
+
+def _latent(mixer: LatentAttention) -> dict[str, Any]:
+    found = _named(mixer, {**_LATENT, "value_dim": "value"})
+    if mixer.indexer is not None:
+        found["indexer"] = _named(mixer.indexer, {"n_heads": "heads", "n_chosen": "chosen"})
+    return found
 
 
 def _ffn(ffn: Ffn) -> dict[str, Any]:

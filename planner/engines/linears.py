@@ -149,12 +149,24 @@ def _cross(a: CrossAttention, n_embd: int) -> tuple[tuple[Linear, ...], int]:
 
 def _delta(a: GatedDeltaNet, n_embd: int) -> tuple[tuple[Linear, ...], int]:
     n_key, n_value = a.n_key_heads * a.head_dim, a.n_value_heads * a.head_dim
+    if a.decay != "head":
+        return _channel_delta(a, n_embd)
     linears = (
         Linear(n_out=2 * n_key + 2 * n_value, n_in=n_embd, split="out"),
         Linear(n_out=2 * a.n_value_heads, n_in=n_embd, split="out", quantizable=False),
         Linear(n_out=n_embd, n_in=n_value, split="in"),
     )
     return linears, (2 * n_key + n_value) * a.conv_kernel + 2 * a.n_value_heads + a.head_dim
+
+
+def _channel_delta(a: GatedDeltaNet, n_embd: int) -> tuple[tuple[Linear, ...], int]:
+    inner = a.n_value_heads * a.head_dim
+    linears = (
+        Linear(n_out=inner, n_in=n_embd, split="out", count=5),
+        Linear(n_out=a.n_value_heads, n_in=n_embd, split="out", quantizable=False),
+        Linear(n_out=n_embd, n_in=inner, split="in"),
+    )
+    return linears, 3 * inner * a.conv_kernel + inner + a.n_value_heads + a.head_dim
 
 
 def _mamba(a: Mamba, n_embd: int) -> tuple[tuple[Linear, ...], int]:

@@ -237,6 +237,8 @@ def _latent(mixer: LatentAttention, n_embd: int) -> Iterator[Entry]:
     else:
         yield "attn_kv_b.weight", (lora, n_heads * (mixer.nope_dim + mixer.value_dim))
     yield "attn_output.weight", (n_heads * mixer.value_dim, n_embd)
+    if mixer.output_gate:
+        yield "attn_gate.weight", (n_embd, n_heads)
     if mixer.indexer is not None and mixer.indexer.own:
         yield from _indexer(mixer.indexer, mixer.q_lora_rank, n_embd)
 
@@ -261,7 +263,25 @@ def _cross(mixer: CrossAttention, n_embd: int) -> Iterator[Entry]:
     yield "cross_attn_mlp_gate", (1,)
 
 
+def _channel_delta_net(mixer: GatedDeltaNet, n_embd: int) -> Iterator[Entry]:
+    n_heads, head = mixer.n_value_heads, mixer.head_dim
+    inner = n_heads * head
+    for letter in "qkv":
+        yield f"attn_{letter}.weight", (n_embd, inner)
+        yield f"ssm_conv1d_{letter}.weight", (mixer.conv_kernel, 1, inner)
+    yield "ssm_f_a.weight", (n_embd, inner)
+    yield "ssm_g_a.weight", (n_embd, inner)
+    yield "ssm_beta.weight", (n_embd, n_heads)
+    yield "ssm_a", (1, n_heads)
+    yield "ssm_dt.bias", (inner,)
+    yield "ssm_norm.weight", (head,)
+    yield "attn_output.weight", (inner, n_embd)
+
+
 def _delta_net(mixer: GatedDeltaNet, n_embd: int) -> Iterator[Entry]:
+    if mixer.decay != "head":
+        yield from _channel_delta_net(mixer, n_embd)
+        return
     n_values, value = mixer.n_value_heads, mixer.n_value_heads * mixer.head_dim
     channels = 2 * mixer.n_key_heads * mixer.head_dim + value
     yield "attn_qkv.weight", (n_embd, channels)

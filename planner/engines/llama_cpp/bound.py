@@ -253,7 +253,7 @@ def _layer_widths(language: Language, index: int, tensors: Iterable[Tensor]) -> 
 def _result_width(name: str, shape: tuple[int, ...], n_heads: int, used: int) -> int:
     """Return the elements per token that a matrix makes; experts make as many results as are used."""
     if len(shape) < 2 or "conv" in name:
-        return 2 * shape[0] if "conv" in name and len(shape) < 2 else (2 * shape[1] if len(shape) > 1 else 0)
+        return 2 * shape[0] if "conv" in name and len(shape) < 2 else (2 * max(shape[1:]) if len(shape) > 1 else 0)
     if len(shape) == 2:
         return shape[1]
     return shape[1] * (used if "_exps" in name else max(n_heads, 1))
@@ -286,6 +286,8 @@ def _number(value: Number, index: int) -> int:
 
 
 def _state_elements(language: Language, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    if "ssm_conv1d_q.weight" in shapes:
+        return shapes["attn_output.weight"][0] * shapes["ssm_norm.weight"][0]
     if "ssm_out.weight" not in shapes:
         return 0
     return shapes["ssm_out.weight"][0] * max(_number(language.facts.get("ssm.state_size"), 0), 1)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from planner.engines.llama_cpp.graph import Graph, Node
 from planner.engines.llama_cpp.kinds.altup import altup_layer, closed, opened
 from planner.engines.llama_cpp.kinds.attention import gated_attention, grouped_attention
+from planner.engines.llama_cpp.kinds.channel_delta import channel_delta_net
 from planner.engines.llama_cpp.kinds.context import Build
 from planner.engines.llama_cpp.kinds.ffn import dense_ffn, experts_beside_dense, experts_ffn
 from planner.engines.llama_cpp.kinds.latent import latent_attention
@@ -208,7 +209,7 @@ def _parallel_layer(b: Build, layer: Layer, normed: Node, stream: Node) -> Node:
     return g.add(g.add(attention, ffn), stream)
 
 
-def _mixer(b: Build, layer: Layer, x: Node) -> Node:
+def _mixer(b: Build, layer: Layer, x: Node) -> Node:  # noqa: PLR0911 - one return per kind
     match layer.mixer:
         case Attention(gated=True) as mixer:
             return gated_attention(b, x, mixer)
@@ -216,8 +217,10 @@ def _mixer(b: Build, layer: Layer, x: Node) -> Node:
             return grouped_attention(b, x, mixer)
         case LatentAttention() as mixer:
             return latent_attention(b, x, mixer)
-        case GatedDeltaNet() as mixer:
+        case GatedDeltaNet(decay="head") as mixer:
             return delta_net(b, x, mixer)
+        case GatedDeltaNet() as mixer:
+            return channel_delta_net(b, x, mixer)
         case ShortConv() as mixer:
             return short_conv(b, x, mixer)
         case Mamba() as mixer:

@@ -82,6 +82,7 @@ def _windowed(keys: Keys, rule: Mapping[str, int], n_layers: int, recurrent: tup
 def _mixer(reading: Reading, index: int, block: Block) -> Mixer | None:
     """Return the mixer that the telling tensor of a block betrays; the first that is there counts."""
     makers: tuple[tuple[str, Callable[[], Mixer]], ...] = (
+        ("ssm_conv1d_q.weight", lambda: _channel_delta_net(reading.keys)),
         ("attn_kv_a_mqa.weight", lambda: _latent(reading, index, block)),
         ("cross_attn_q_proj.weight", lambda: _cross(reading.keys, reading.n_embd)),
         ("ssm_alpha.weight", lambda: _delta_net(reading.keys, joint_gates=False)),
@@ -180,6 +181,7 @@ def _latent(reading: Reading, index: int, block: Block) -> LatentAttention:
         value_dim=keys.integer("attention.value_length_mla" if absorbed else "attention.value_length"),
         absorbed=absorbed,
         indexer=_indexer(keys, index, block) if reading.rules.get("indexer") else None,
+        output_gate="attn_gate.weight" in block,
     )
 
 
@@ -208,6 +210,17 @@ def _delta_net(keys: Keys, *, joint_gates: bool) -> GatedDeltaNet:
         head_dim=keys.integer("ssm.state_size"),
         conv_kernel=keys.integer("ssm.conv_kernel"),
         joint_gates=joint_gates,
+    )
+
+
+def _channel_delta_net(keys: Keys) -> GatedDeltaNet:
+    n_heads = keys.integer("attention.head_count")
+    return GatedDeltaNet(
+        n_key_heads=n_heads,
+        n_value_heads=n_heads,
+        head_dim=keys.integer("kda.head_dim"),
+        conv_kernel=keys.integer("ssm.conv_kernel"),
+        decay="channel",
     )
 
 

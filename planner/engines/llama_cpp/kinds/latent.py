@@ -22,7 +22,14 @@ def latent_attention(b: Build, x: Node, mixer: LatentAttention) -> Node:
     if chosen is not None:
         return b.linear(_absorbed(b, q, compressed, k_rotary, mixer, chosen), "attn_output")
     out = _absorbed(b, q, compressed, k_rotary, mixer) if mixer.absorbed else _plain(b, q, compressed, k_rotary, mixer)
-    return b.linear(out, "attn_output")
+    return b.linear(_gated(b, out, x, mixer) if mixer.output_gate else out, "attn_output")
+
+
+def _gated(b: Build, out: Node, x: Node, mixer: LatentAttention) -> Node:
+    """Return each head's result times a gate made of the input."""
+    g, n, n_heads = b.graph, b.n_tokens, mixer.n_heads
+    gate = g.unary(g.reshape(b.linear(x, "attn_gate"), 1, n_heads, n), "sigmoid")
+    return g.cont(g.mul(g.reshape(out, mixer.value_dim, n_heads, n), gate), mixer.value_dim * n_heads, n)
 
 
 def _queries(b: Build, x: Node, mixer: LatentAttention) -> Node:
@@ -35,7 +42,8 @@ def _compressed(b: Build, x: Node, mixer: LatentAttention) -> tuple[Node, Node]:
     g, n, rank, rope = b.graph, b.n_tokens, mixer.kv_lora_rank, mixer.rope_dim
     both = b.linear(x, "attn_kv_a_mqa")
     row = 4 * (rank + rope)
-    k_rotary = g.rope(g.view(both, (rope, 1, n), (row, row), offset=4 * rank), b.positions(), rotary_factors(b, mixer))
+    k_rotary = g.view(both, (rope, 1, n), (row, row), offset=4 * rank)
+    k_rotary = g.rope(k_rotary, b.positions(), rotary_factors(b, mixer))
     return b.norm(g.view(both, (rank, n), (row,)), "attn_kv_a_norm"), k_rotary
 
 
