@@ -24,7 +24,8 @@ class GraphTraits:
     rotate. ``temperature``: which queries are multiplied by an input; ``by_file`` all, where the file has a
     ``attention.temperature_scale``. ``score_softcap``: scores without flash attention pass through a tanh.
     ``norm_expanded``: the first norm is computed before anything else of its layer. ``layer_norm``: norms subtract the
-    mean. ``fused_qkv``: whether queries, keys and values of one projection are looked at or copied.
+    mean; ``by_file`` where the file has no ``attention.layer_norm_rms_epsilon``.
+    ``fused_qkv``: whether queries, keys and values of one projection are looked at or copied.
     ``attention_sum``, ``ffn_sum``: which operand of the residual sum stands first; ``parallel``: both blocks read
     the same norm and are added at the end, the one named first. ``post_norms_pinned``: the norm after the feed-forward
     block stays with its layer too. ``activation``: of blocks without a gate.
@@ -48,7 +49,7 @@ class GraphTraits:
     temperature: Literal["none", "unrotated", "by_file"] = "none"
     score_softcap: bool = False
     norm_expanded: bool = False
-    layer_norm: bool = False
+    layer_norm: Literal["never", "always", "by_file"] = "never"
     fused_qkv: Literal["viewed", "copied"] = "viewed"
     attention_sum: Literal["result", "stream"] = "result"
     ffn_sum: Literal["result", "stream"] = "result"

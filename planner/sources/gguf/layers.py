@@ -180,17 +180,20 @@ def _latent(reading: Reading, index: int, block: Block) -> LatentAttention:
         rope_dim=rope_dim,
         value_dim=keys.integer("attention.value_length_mla" if absorbed else "attention.value_length"),
         absorbed=absorbed,
-        indexer=_indexer(keys, index, block) if reading.rules.get("indexer") else None,
+        indexer=_indexer(reading, index, block) if "indexer" in reading.rules else None,
         output_gate="attn_gate.weight" in block,
     )
 
 
-def _indexer(keys: Keys, index: int, block: Block) -> Indexer:
+def _indexer(reading: Reading, index: int, block: Block) -> Indexer:
+    keys, rule, own = reading.keys, reading.rules["indexer"], "indexer.proj.weight" in block
+    if isinstance(rule, dict) and keys.integer("context_length") >= rule["shared_from_context"]:
+        own = index < rule["first"] or (index - rule["first"]) % rule["period"] == 0
     return Indexer(
         n_heads=keys.integer("attention.indexer.head_count"),
         head_dim=keys.integer("attention.indexer.key_length"),
         n_chosen=keys.integer("attention.indexer.top_k"),
-        own=bool(keys.of_layer("attention.indexer.types", index, "indexer.proj.weight" in block)),
+        own=bool(keys.of_layer("attention.indexer.types", index, own)),
     )
 
 

@@ -88,12 +88,16 @@ class Build:
         ``mean``: it subtracts the mean even where the architecture's other norms do not.
         """
         weight = self.of_layer(name + ".weight") if layer else self.weight(name + ".weight")
-        normed = self.graph.norm(x, None, word="norm" if mean or self.traits.layer_norm else "rms_norm")
+        normed = self.graph.norm(x, None, word="norm" if mean or self._subtracts_mean() else "rms_norm")
         if layer and pin and self.request.pinned and self._pins_norms():
             normed.device = self.request.layer_devices[self.layer]
         normed = self.graph.mul(normed, weight)
         bias = f"blk.{self.layer}.{name}.bias" if layer else f"{name}.bias"
         return self.graph.add(normed, self.weight(bias)) if bias in self.tensors else normed
+
+    def _subtracts_mean(self) -> bool:
+        rule = self.traits.layer_norm
+        return rule == "always" or (rule == "by_file" and not self.fact("attention.layer_norm_rms_epsilon"))
 
     def _pins_norms(self) -> bool:
         devices = self.request.layer_devices
