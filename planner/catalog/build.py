@@ -19,6 +19,7 @@ from planner.model import (
     Mamba,
     Model,
     MoeFfn,
+    NoMixer,
     Parameters,
     ShortConv,
     Vision,
@@ -98,7 +99,7 @@ def _facts(facts: Mapping[str, Fact]) -> dict[str, Number]:
 
 
 def _layer(name: str, kind: KindData, experts: Mapping[str, object], *, post_norms: bool) -> Layer:
-    mixer = _mixer(kind)
+    mixer = NoMixer() if kind.no_mixer else _mixer(kind)
     if mixer is None:
         raise SourceError(f"profile {name}: a kind of layer has no mixer")
     ffn: Ffn | None = None
@@ -106,7 +107,7 @@ def _layer(name: str, kind: KindData, experts: Mapping[str, object], *, post_nor
         ffn = _experts(kind.experts, experts)
     elif kind.ffn is not None:
         own = kind.ffn
-        ffn = DenseFfn(n_ff=own.width, gated=own.gated, fused=own.fused, bias=own.bias)
+        ffn = DenseFfn(n_ff=own.width, gated=own.gated, fused=own.fused, bias=own.bias, clamped=own.clamped)
     return Layer(mixer=mixer, ffn=ffn, post_norms=post_norms)
 
 
@@ -204,6 +205,7 @@ def _experts(data: ExpertsData, defaults: Mapping[str, object]) -> MoeFfn:
         selection_bias=data.selection_bias,
         normalise_weights=normalise,
         weights_scale=data.scale,
+        gated=data.gated,
         fused=data.fused,
         bias=data.bias,
         down_scale=data.down_scale,

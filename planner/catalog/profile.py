@@ -114,6 +114,7 @@ class ExpertsData(NamedTuple):
     shared: int = 0
     shared_gate: bool = False
     dense: int = 0
+    gated: bool = True
     router: Literal["softmax", "sigmoid", "softmax_weight"] | None = None
     selection_bias: bool = False
     normalise: bool | None = None
@@ -126,7 +127,7 @@ class ExpertsData(NamedTuple):
 
 
 class KindData(NamedTuple):
-    """One kind of layer: exactly one mixer, at most one feed-forward block."""
+    """One kind of layer: exactly one mixer (or ``no_mixer``), at most one feed-forward block."""
 
     attention: AttentionData | None = None
     latent: LatentData | None = None
@@ -134,6 +135,7 @@ class KindData(NamedTuple):
     delta_net: DeltaNetData | None = None
     short_conv: ShortConvData | None = None
     mamba: MambaData | None = None
+    no_mixer: bool = False
     ffn: FfnData | None = None
     experts: ExpertsData | None = None
 

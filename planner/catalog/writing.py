@@ -184,7 +184,7 @@ def _mixer(mixer: Mixer) -> dict[str, Any]:  # noqa: PLR0911 - one return per ki
         case Mamba():
             return {"mamba": _named(mixer, _MAMBA)}
         case NoMixer():
-            return {}
+            return {"no_mixer": True}
 
 
 def _latent(mixer: LatentAttention) -> dict[str, Any]:
