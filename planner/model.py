@@ -45,11 +45,23 @@ class Attention:
     qkv: Literal["split", "fused"] = "split"
     qkv_bias: bool = False
     output_bias: bool = False
-    qk_norm: Literal["none", "head", "model"] = "none"  # weighted norm per head, or over the whole width
+    qk_norm: Literal["none", "head", "heads", "model"] = "none"  # per head (one weight, one each), or the whole width
     sinks: bool = False
     gated: bool = False  # the query projection is twice as wide; its second half gates the result
+    output_gate: Literal["none", "head", "element"] = "none"  # the result is gated by a projection of the input
+    rotated: bool = True  # False: the file says that this layer does not rotate
     value_tensor: bool = True  # False: values are taken from the key projection
     kv_source_layer: int | None = None  # reads the cache of that layer instead of holding one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Indexer:
+    """What chooses the tokens that attention looks at. ``own``: False where an earlier layer's choice is taken."""
+
+    n_heads: int
+    head_dim: int
+    n_chosen: int
+    own: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +75,8 @@ class LatentAttention:
     rope_dim: int
     value_dim: int
     absorbed: bool = True
+    indexer: Indexer | None = None  # None: every token is looked at
+    output_gate: bool = False  # each head's result is gated by a projection of the input
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,13 +90,18 @@ class CrossAttention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatedDeltaNet:
-    """Linear attention with a gated delta rule: constant state per sequence. ``joint_gates``: both of one tensor."""
+    """Linear attention with a gated delta rule: constant state per sequence.
+
+    ``joint_gates``: both of one tensor. ``decay``: one factor per head, or per channel; then queries, keys and values
+    have projections and convolutions of their own.
+    """
 
     n_key_heads: int
     n_value_heads: int
     head_dim: int
     conv_kernel: int
     joint_gates: bool = False
+    decay: Literal["head", "channel"] = "head"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +139,7 @@ class DenseFfn:
     gated: bool = True
     fused: bool = False
     bias: bool = False
+    clamped: bool = False  # gate and up are limited
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +160,8 @@ class MoeFfn:
     fused: bool = False  # gate and up experts in one tensor
     bias: bool = False
     down_scale: bool = False  # one factor per expert on the down projection
+    clamped: bool = False  # gate and up of the routed experts are limited
+    shared_clamped: bool = False  # those of the shared expert
 
 
 Ffn = DenseFfn | MoeFfn

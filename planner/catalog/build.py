@@ -12,12 +12,14 @@ from planner.model import (
     DenseFfn,
     GatedDeltaNet,
     ImageRule,
+    Indexer,
     Language,
     LatentAttention,
     Layer,
     Mamba,
     Model,
     MoeFfn,
+    NoMixer,
     Parameters,
     ShortConv,
     Vision,
@@ -26,7 +28,16 @@ from planner.model import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from planner.catalog.profile import AttentionData, ExpertsData, Fact, KindData, LanguageData, Profile, VisionData
+    from planner.catalog.profile import (
+        AttentionData,
+        ExpertsData,
+        Fact,
+        IndexerData,
+        KindData,
+        LanguageData,
+        Profile,
+        VisionData,
+    )
     from planner.model import Ffn, Mixer, Number
 
 
@@ -89,7 +100,7 @@ def _facts(facts: Mapping[str, Fact]) -> dict[str, Number]:
 
 
 def _layer(name: str, kind: KindData, experts: Mapping[str, object], *, post_norms: bool) -> Layer:
-    mixer = _mixer(kind)
+    mixer = NoMixer() if kind.no_mixer else _mixer(kind)
     if mixer is None:
         raise SourceError(f"profile {name}: a kind of layer has no mixer")
     ffn: Ffn | None = None
@@ -97,7 +108,7 @@ def _layer(name: str, kind: KindData, experts: Mapping[str, object], *, post_nor
         ffn = _experts(kind.experts, experts)
     elif kind.ffn is not None:
         own = kind.ffn
-        ffn = DenseFfn(n_ff=own.width, gated=own.gated, fused=own.fused, bias=own.bias)
+        ffn = DenseFfn(n_ff=own.width, gated=own.gated, fused=own.fused, bias=own.bias, clamped=own.clamped)
     return Layer(mixer=mixer, ffn=ffn, post_norms=post_norms)
 
 
@@ -126,6 +137,8 @@ def _attention(data: AttentionData) -> Attention:
         qk_norm=data.qk_norm,
         sinks=data.sinks,
         gated=data.gated,
+        output_gate=data.output_gate,
+        rotated=data.rotated,
         value_tensor=data.value_tensor,
         kv_source_layer=data.kv_from,
     )
@@ -143,14 +156,27 @@ def _latent(kind: KindData) -> LatentAttention | None:
         rope_dim=data.rope,
         value_dim=data.value,
         absorbed=data.absorbed,
+        indexer=_indexer(data.indexer),
+        output_gate=data.output_gate,
     )
+
+
+def _indexer(data: IndexerData | None) -> Indexer | None:
+    if data is None:
+        return None
+    return Indexer(n_heads=data.heads, head_dim=data.head_dim, n_chosen=data.chosen, own=data.own)
 
 
 def _recurrent(kind: KindData) -> Mixer | None:
     if kind.delta_net is not None:
         net = kind.delta_net
         return GatedDeltaNet(
-            n_key_heads=net.key_heads, n_value_heads=net.value_heads, head_dim=net.head_dim, conv_kernel=net.conv
+            n_key_heads=net.key_heads,
+            n_value_heads=net.value_heads,
+            head_dim=net.head_dim,
+            conv_kernel=net.conv,
+            joint_gates=net.joint_gates,
+            decay=net.decay,
         )
     if kind.short_conv is not None:
         return ShortConv(conv_kernel=kind.short_conv.conv)
@@ -180,9 +206,12 @@ def _experts(data: ExpertsData, defaults: Mapping[str, object]) -> MoeFfn:
         selection_bias=data.selection_bias,
         normalise_weights=normalise,
         weights_scale=data.scale,
+        gated=data.gated,
         fused=data.fused,
         bias=data.bias,
         down_scale=data.down_scale,
+        clamped=data.clamped,
+        shared_clamped=data.shared_clamped,
     )
 
 

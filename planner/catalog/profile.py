@@ -27,11 +27,22 @@ class AttentionData(NamedTuple):
     qkv: Literal["split", "fused"] = "split"
     qkv_bias: bool = False
     output_bias: bool = False
-    qk_norm: Literal["none", "head", "model"] = "none"
+    qk_norm: Literal["none", "head", "heads", "model"] = "none"
     sinks: bool = False
     gated: bool = False
+    output_gate: Literal["none", "head", "element"] = "none"
+    rotated: bool = True
     value_tensor: bool = True
     kv_from: int | None = None
+
+
+class IndexerData(NamedTuple):
+    """What chooses the tokens that latent attention looks at."""
+
+    heads: PositiveInt
+    head_dim: PositiveInt
+    chosen: PositiveInt
+    own: bool = True
 
 
 class LatentData(NamedTuple):
@@ -44,6 +55,8 @@ class LatentData(NamedTuple):
     value: PositiveInt
     q_lora: int = 0
     absorbed: bool = True
+    indexer: IndexerData | None = None
+    output_gate: bool = False
 
 
 class CrossData(NamedTuple):
@@ -61,6 +74,8 @@ class DeltaNetData(NamedTuple):
     value_heads: PositiveInt
     head_dim: PositiveInt
     conv: PositiveInt
+    joint_gates: bool = False
+    decay: Literal["head", "channel"] = "head"
 
 
 class ShortConvData(NamedTuple):
@@ -87,6 +102,7 @@ class FfnData(NamedTuple):
     gated: bool = True
     fused: bool = False
     bias: bool = False
+    clamped: bool = False
 
 
 class ExpertsData(NamedTuple):
@@ -98,6 +114,7 @@ class ExpertsData(NamedTuple):
     shared: int = 0
     shared_gate: bool = False
     dense: int = 0
+    gated: bool = True
     router: Literal["softmax", "sigmoid", "softmax_weight"] | None = None
     selection_bias: bool = False
     normalise: bool | None = None
@@ -105,10 +122,12 @@ class ExpertsData(NamedTuple):
     fused: bool = False
     bias: bool = False
     down_scale: bool = False
+    clamped: bool = False
+    shared_clamped: bool = False
 
 
 class KindData(NamedTuple):
-    """One kind of layer: exactly one mixer, at most one feed-forward block."""
+    """One kind of layer: exactly one mixer (or ``no_mixer``), at most one feed-forward block."""
 
     attention: AttentionData | None = None
     latent: LatentData | None = None
@@ -116,6 +135,7 @@ class KindData(NamedTuple):
     delta_net: DeltaNetData | None = None
     short_conv: ShortConvData | None = None
     mamba: MambaData | None = None
+    no_mixer: bool = False
     ffn: FfnData | None = None
     experts: ExpertsData | None = None
 

@@ -182,7 +182,7 @@ def _mixer(mixer: Mixer) -> dict[str, Any]:  # noqa: PLR0911 - one return per ki
         case Attention():
             return {"attention": _named(mixer, _ATTENTION)}
         case LatentAttention():
-            return {"latent": _named(mixer, {**_LATENT, "value_dim": "value"})}
+            return {"latent": _latent(mixer)}
         case CrossAttention():
             return {"cross": _named(mixer, _CROSS)}
         case GatedDeltaNet():
@@ -192,7 +192,14 @@ def _mixer(mixer: Mixer) -> dict[str, Any]:  # noqa: PLR0911 - one return per ki
         case Mamba():
             return {"mamba": _named(mixer, _MAMBA)}
         case NoMixer():
-            return {}
+            return {"no_mixer": True}
+
+
+def _latent(mixer: LatentAttention) -> dict[str, Any]:
+    found = _named(mixer, {**_LATENT, "value_dim": "value"})
+    if mixer.indexer is not None:
+        found["indexer"] = _named(mixer.indexer, {"n_heads": "heads", "n_chosen": "chosen"})
+    return found
 
 
 def _ffn(ffn: Ffn) -> dict[str, Any]:

@@ -114,7 +114,11 @@ def _attention(a: Attention, n_embd: int) -> tuple[tuple[Linear, ...], int]:
             kv = Linear(n_out=a.n_kv_heads * width, n_in=n_embd, split="kv", n_kv_heads=a.n_kv_heads, bias=a.qkv_bias)
             linears.append(kv)
     linears.append(Linear(n_out=n_embd, n_in=a.n_heads * a.value_dim, split="in", bias=a.output_bias))
-    norms = {"none": 0, "head": 2 * a.key_dim, "model": (a.n_heads + a.n_kv_heads) * a.key_dim}[a.qk_norm]
+    if a.output_gate != "none":
+        width = a.n_heads * (a.value_dim if a.output_gate == "element" else 1)
+        linears.append(Linear(n_out=width, n_in=n_embd, split="out"))
+    whole = (a.n_heads + a.n_kv_heads) * a.key_dim
+    norms = {"none": 0, "head": 2 * a.key_dim, "heads": whole, "model": whole}[a.qk_norm]
     return tuple(linears), norms + (a.n_heads if a.sinks else 0)
 
 
@@ -145,12 +149,24 @@ def _cross(a: CrossAttention, n_embd: int) -> tuple[tuple[Linear, ...], int]:
 
 def _delta(a: GatedDeltaNet, n_embd: int) -> tuple[tuple[Linear, ...], int]:
     n_key, n_value = a.n_key_heads * a.head_dim, a.n_value_heads * a.head_dim
+    if a.decay != "head":
+        return _channel_delta(a, n_embd)
     linears = (
         Linear(n_out=2 * n_key + 2 * n_value, n_in=n_embd, split="out"),
         Linear(n_out=2 * a.n_value_heads, n_in=n_embd, split="out", quantizable=False),
         Linear(n_out=n_embd, n_in=n_value, split="in"),
     )
     return linears, (2 * n_key + n_value) * a.conv_kernel + 2 * a.n_value_heads + a.head_dim
+
+
+def _channel_delta(a: GatedDeltaNet, n_embd: int) -> tuple[tuple[Linear, ...], int]:
+    inner = a.n_value_heads * a.head_dim
+    linears = (
+        Linear(n_out=inner, n_in=n_embd, split="out", count=5),
+        Linear(n_out=a.n_value_heads, n_in=n_embd, split="out", quantizable=False),
+        Linear(n_out=n_embd, n_in=inner, split="in"),
+    )
+    return linears, 3 * inner * a.conv_kernel + inner + a.n_value_heads + a.head_dim
 
 
 def _mamba(a: Mamba, n_embd: int) -> tuple[tuple[Linear, ...], int]:

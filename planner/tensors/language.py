@@ -23,7 +23,7 @@ from planner.tensors.feed_forward import Entry, ffn_tensors
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from planner.model import Language, Layer, Mixer
+    from planner.model import Indexer, Language, Layer, Mixer
 
 
 def language_tensors(language: Language) -> tuple[Entry, ...]:
@@ -32,7 +32,8 @@ def language_tensors(language: Language) -> tuple[Entry, ...]:
     Facts it heeds: ``embedding_rows`` (where the embedding has more rows than the output), ``name.ffn_norm`` and
     ``name.output_norm`` (architectures that spell these differently), ``output_bias``, ``norm_bias``,
     ``parallel_blocks`` (one norm feeds attention and feed-forward), ``single_blocks`` (a layer is one or the other),
-    ``no_pre_norms`` (norms only after each block),
+    ``optional_blocks`` (a layer may lack either), ``no_pre_norms`` (norms only after each block), ``image_weights``
+    (every matrix twice, one for the tokens of images),
     ``layer_output_scale``, ``ssm_norms``, ``altup`` (copies of the residual stream) with ``laurel_rank``.
     """
     found = list(_head(language))
@@ -68,7 +69,23 @@ def _altup(n_embd: int, n_copies: int, rank: int) -> Iterator[Entry]:
     yield "laurel_post_norm.weight", (n_embd,)
 
 
-_FLAGS = ("layer_output_scale", "no_pre_norms", "norm_bias", "parallel_blocks", "single_blocks", "ssm_norms")
+_FLAGS = (
+    "image_weights",
+    "layer_output_scale",
+    "no_pre_norms",
+    "norm_bias",
+    "optional_blocks",
+    "parallel_blocks",
+    "single_blocks",
+    "ssm_norms",
+)
+_FOR_IMAGES = {
+    "attn_qkv.weight": "vis_attn_qkv.weight",
+    "attn_output.weight": "vis_attn_output.weight",
+    "ffn_gate.weight": "vis_gate.weight",
+    "ffn_up.weight": "vis_up.weight",
+    "ffn_down.weight": "vis_down.weight",
+}
 _NO_FFN_NORM = ("parallel_blocks", "no_pre_norms", "single_blocks")
 
 
@@ -104,7 +121,8 @@ _LONG_AND_SHORT = ("rope_factors_long.weight", "rope_factors_short.weight")
 def _layer(layer: Layer, widths: tuple[int, int], ffn_norm: str, flags: frozenset[str]) -> tuple[Entry, ...]:
     """Return the tensors of a layer; layers repeat, so what was asked once is kept."""
     n_embd, n_embd_per_layer = widths
-    found: list[Entry] = [] if "no_pre_norms" in flags else _norm("attn_norm", n_embd, flags)
+    without = "no_pre_norms" in flags or ("optional_blocks" in flags and isinstance(layer.mixer, NoMixer))
+    found: list[Entry] = [] if without else _norm("attn_norm", n_embd, flags)
     found += _mixer(layer.mixer, n_embd, ssm_norms="ssm_norms" in flags)
     if layer.post_norms:
         found.append(("post_attention_norm.weight", (n_embd,)))
@@ -116,6 +134,8 @@ def _layer(layer: Layer, widths: tuple[int, int], ffn_norm: str, flags: frozense
         found += ffn_tensors(layer.ffn, n_embd)
     if layer.post_norms:
         found.append(("post_ffw_norm.weight", (n_embd,)))
+    if "image_weights" in flags:
+        found += [(_FOR_IMAGES[name], shape) for name, shape in found if name in _FOR_IMAGES]
     if n_embd_per_layer:
         found += [
             ("inp_gate.weight", (n_embd, n_embd_per_layer)),
@@ -191,9 +211,11 @@ def _attention_vectors(mixer: Attention, n_embd: int, widths: tuple[int, int, in
     if mixer.output_bias:
         yield "attn_output.bias", (n_embd,)
     if mixer.qk_norm != "none":
-        whole = mixer.qk_norm == "model"
-        yield "attn_q_norm.weight", (mixer.n_heads * mixer.key_dim if whole else mixer.key_dim,)
-        yield "attn_k_norm.weight", (widths[1] if whole else mixer.key_dim,)
+        for letter, n_heads in (("q", mixer.n_heads), ("k", mixer.n_kv_heads)):
+            shapes = {"head": (mixer.key_dim,), "heads": (mixer.key_dim, n_heads), "model": (n_heads * mixer.key_dim,)}
+            yield f"attn_{letter}_norm.weight", shapes[mixer.qk_norm]
+    if mixer.output_gate != "none":
+        yield "attn_gate.weight", (n_embd, mixer.n_heads * (mixer.value_dim if mixer.output_gate == "element" else 1))
     if mixer.sinks:
         yield "attn_sinks.weight", (mixer.n_heads,)
 
@@ -215,6 +237,18 @@ def _latent(mixer: LatentAttention, n_embd: int) -> Iterator[Entry]:
     else:
         yield "attn_kv_b.weight", (lora, n_heads * (mixer.nope_dim + mixer.value_dim))
     yield "attn_output.weight", (n_heads * mixer.value_dim, n_embd)
+    if mixer.output_gate:
+        yield "attn_gate.weight", (n_embd, n_heads)
+    if mixer.indexer is not None and mixer.indexer.own:
+        yield from _indexer(mixer.indexer, mixer.q_lora_rank, n_embd)
+
+
+def _indexer(indexer: Indexer, q_lora_rank: int, n_embd: int) -> Iterator[Entry]:
+    yield "indexer.k_norm.weight", (indexer.head_dim,)
+    yield "indexer.k_norm.bias", (indexer.head_dim,)
+    yield "indexer.proj.weight", (n_embd, indexer.n_heads)
+    yield "indexer.attn_k.weight", (n_embd, indexer.head_dim)
+    yield "indexer.attn_q_b.weight", (q_lora_rank, indexer.n_heads * indexer.head_dim)
 
 
 def _cross(mixer: CrossAttention, n_embd: int) -> Iterator[Entry]:
@@ -229,7 +263,25 @@ def _cross(mixer: CrossAttention, n_embd: int) -> Iterator[Entry]:
     yield "cross_attn_mlp_gate", (1,)
 
 
+def _channel_delta_net(mixer: GatedDeltaNet, n_embd: int) -> Iterator[Entry]:
+    n_heads, head = mixer.n_value_heads, mixer.head_dim
+    inner = n_heads * head
+    for letter in "qkv":
+        yield f"attn_{letter}.weight", (n_embd, inner)
+        yield f"ssm_conv1d_{letter}.weight", (mixer.conv_kernel, 1, inner)
+    yield "ssm_f_a.weight", (n_embd, inner)
+    yield "ssm_g_a.weight", (n_embd, inner)
+    yield "ssm_beta.weight", (n_embd, n_heads)
+    yield "ssm_a", (1, n_heads)
+    yield "ssm_dt.bias", (inner,)
+    yield "ssm_norm.weight", (head,)
+    yield "attn_output.weight", (inner, n_embd)
+
+
 def _delta_net(mixer: GatedDeltaNet, n_embd: int) -> Iterator[Entry]:
+    if mixer.decay != "head":
+        yield from _channel_delta_net(mixer, n_embd)
+        return
     n_values, value = mixer.n_value_heads, mixer.n_value_heads * mixer.head_dim
     channels = 2 * mixer.n_key_heads * mixer.head_dim + value
     yield "attn_qkv.weight", (n_embd, channels)

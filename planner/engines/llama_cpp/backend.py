@@ -109,7 +109,7 @@ _RULES: dict[str, Callable[[Node, Backends], bool]] = {
     "unary": lambda node, _: node.operands[0].is_contiguous,
     "glu": lambda node, _: _contiguous_from(node.operands[0], 1),
     "mul_mat": _mul_mat,
-    "mul_mat_id": _mul_mat,
+    "mul_mat_id": lambda node, backends: node.kind != "exact" and _mul_mat(node, backends),
     "get_rows": _get_rows,
     "rms_norm": lambda node, _: _rows_contiguous(node.operands[0]),
     "norm": lambda node, _: _rows_contiguous(node.operands[0]),

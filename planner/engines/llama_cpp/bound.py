@@ -58,7 +58,10 @@ class Widths:
 
 
 def bound_bytes(request: GraphRequest) -> tuple[int, ...]:
-    """Return an upper bound of each device's compute buffer, the host's last; traits are not looked at."""
+    """Return an upper bound of each device's compute buffer, the host's last.
+
+    Of the traits only that is looked at which brings weights to the host.
+    """
     widths = widths_of(request.language)
     n_tokens = -(-request.n_tokens // request.n_seqs) * request.n_seqs
     host = request.backends.host
@@ -73,11 +76,26 @@ def bound_bytes(request: GraphRequest) -> tuple[int, ...]:
             phases[place] = max(phases[place], n_bytes + _cache_copies(request, layer, place, cache_device))
         if refused:  # attention on the host: its operands and its result cross over in every layer
             kept += n_layers * _crossing_bytes(request, layer, n_tokens) * request.backends.n_copies
+        if request.traits.exact_experts:  # experts there: what enters them and what leaves
+            kept += n_layers * 4 * n_tokens * layer.results * request.backends.n_copies
     for place in _output_places(request):
         phases[place] += _logits_bytes(request, n_tokens)
     phases[0] += 2 * max(copied.values(), default=0) if host else 0
+    phases[-1] += _brought_to_host(request, widths)
     kept += _input_bytes(request, widths, n_tokens) * (request.backends.n_copies + 1)
     return (*(phase + kept if phase else 0 for phase in phases[:-1]), phases[-1] + kept)
+
+
+def _brought_to_host(request: GraphRequest, widths: Widths) -> int:
+    """Return the copies of experts' matrices on the host, where a GPU holds them and refuses to compute with them."""
+    if not request.traits.exact_experts:
+        return 0
+    host, suffix = request.backends.host, ".ffn_down_exps.weight"
+    sizes = [
+        widths.weights[name][1] for name, device in request.weights.items() if name.endswith(suffix) and device != host
+    ]
+    n_copies = request.backends.n_copies
+    return n_copies * sum(sizes) if n_copies > 1 else 2 * max(sizes, default=0)
 
 
 def _largest_on_host(request: GraphRequest) -> dict[int, int]:
@@ -134,7 +152,8 @@ def _layer_bytes(request: GraphRequest, layer: LayerWidths, n_tokens: int) -> in
     n_bytes = 4 * n_tokens * (ROOM * layer.results + STREAMS * request.language.n_embd)
     n_bytes += 8 * request.n_seqs * layer.state_elements
     if layer.n_heads and not request.flash_attn:
-        n_bytes += 5 * layer.n_heads * request.n_cells * n_tokens  # scores, and a quarter for gaps between them
+        # scores, and a quarter for gaps between them; with two caches as much again, where one hole follows another
+        n_bytes += (9 if request.n_window_cells else 5) * layer.n_heads * request.n_cells * n_tokens
         n_bytes += request.n_cells * request.n_streams * layer.value_row * _widest_cache(request)  # transposed values
     elements = request.n_cells * request.n_streams * (layer.key_row + layer.value_row)
     return n_bytes + (2 * elements if _converts(request) else 0)
@@ -234,7 +253,7 @@ def _layer_widths(language: Language, index: int, tensors: Iterable[Tensor]) -> 
 def _result_width(name: str, shape: tuple[int, ...], n_heads: int, used: int) -> int:
     """Return the elements per token that a matrix makes; experts make as many results as are used."""
     if len(shape) < 2 or "conv" in name:
-        return 2 * shape[0] if "conv" in name and len(shape) < 2 else (2 * shape[1] if len(shape) > 1 else 0)
+        return 2 * shape[0] if "conv" in name and len(shape) < 2 else (2 * max(shape[1:]) if len(shape) > 1 else 0)
     if len(shape) == 2:
         return shape[1]
     return shape[1] * (used if "_exps" in name else max(n_heads, 1))
@@ -267,6 +286,8 @@ def _number(value: Number, index: int) -> int:
 
 
 def _state_elements(language: Language, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    if "ssm_conv1d_q.weight" in shapes:
+        return shapes["attn_output.weight"][0] * shapes["ssm_norm.weight"][0]
     if "ssm_out.weight" not in shapes:
         return 0
     return shapes["ssm_out.weight"][0] * max(_number(language.facts.get("ssm.state_size"), 0), 1)

@@ -10,7 +10,7 @@ from planner.engines.llama_cpp.layout import HOST, Layout
 from planner.engines.llama_cpp.settings import Resolved
 from planner.engines.llama_cpp.weights import stored_bytes
 from planner.frozen import dataclass
-from planner.model import Attention, GatedDeltaNet, Language, LatentAttention, Mamba, Mixer, ShortConv
+from planner.model import Attention, GatedDeltaNet, Language, LatentAttention, Mamba, Mixer, NoMixer, ShortConv
 from planner.units import align
 
 
@@ -87,7 +87,15 @@ def widest_value_row(language: Language) -> int | None:
         for layer in language.layers
         if isinstance(layer.mixer, Attention)
     }
+    if _keeps_empty_layers(language):
+        widths.add(0)
     return max(widths) if len(widths) > 1 else None
+
+
+def _keeps_empty_layers(language: Language) -> bool:
+    """Whether the cache counts layers without attention: their rows are empty unless padded to the widest layer's."""
+    without = any(isinstance(layer.mixer, NoMixer) for layer in language.layers)
+    return bool(language.facts.get("optional_blocks")) and without
 
 
 def kv_cache_bytes(language: Language, layout: Layout, cache: CacheSettings) -> dict[int, int]:
@@ -100,6 +108,9 @@ def kv_cache_bytes(language: Language, layout: Layout, cache: CacheSettings) -> 
         key = id(layer.mixer), device != HOST
         if key not in known:
             known[key] = layer_cache_bytes(layer.mixer, language.n_embd, cache, widest_v, on_gpu=device != HOST)
+            if widest_v and isinstance(layer.mixer, NoMixer) and language.facts.get("optional_blocks"):
+                rows = widest_v, cache.resolved.n_ctx_seq, cache.resolved.n_streams
+                known[key] += stored_bytes(cache.cache_type_v, rows, on_gpu=device != HOST)
         totals[device] += known[key]
     return totals
 
@@ -115,6 +126,8 @@ def layer_cache_bytes(
     if shape is None:
         return total
     n_cells, n_streams = shape.n_cells, cache.resolved.n_streams
+    if isinstance(mixer, LatentAttention) and mixer.indexer is not None and mixer.indexer.own:
+        total += stored_bytes(cache.cache_type_k, (mixer.indexer.head_dim, n_cells, n_streams), on_gpu=on_gpu)
     for format_name, n_elements in ((cache.cache_type_k, shape.k_elements), (cache.cache_type_v, shape.v_elements)):
         if n_elements:
             total += stored_bytes(format_name, (n_elements, n_cells, n_streams), on_gpu=on_gpu)

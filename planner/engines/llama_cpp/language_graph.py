@@ -5,11 +5,13 @@ Source: llama.cpp 0.5.0-dev, src/models/*.cpp and llama-graph.cpp (``build_inp_e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from planner.engines.llama_cpp.graph import Graph, Node
 from planner.engines.llama_cpp.kinds.altup import altup_layer, closed, opened
 from planner.engines.llama_cpp.kinds.attention import gated_attention, grouped_attention
+from planner.engines.llama_cpp.kinds.channel_delta import channel_delta_net
 from planner.engines.llama_cpp.kinds.context import Build
 from planner.engines.llama_cpp.kinds.ffn import dense_ffn, experts_beside_dense, experts_ffn
 from planner.engines.llama_cpp.kinds.latent import latent_attention
@@ -30,6 +32,7 @@ from planner.model import (
 )
 
 _NEVER_READ = ("rope_freqs.", "rope_factors_", "token_types.", "position_embd.")
+_READ_FOR_IMAGES = re.compile(r"blk\.\d+\.vis_")
 
 
 def language_graph(request: GraphRequest, layers: Sequence[int] | None = None) -> Graph | None:
@@ -60,7 +63,10 @@ def _unread(b: Build) -> list[str]:
     return [
         name
         for name in b.tensors
-        if name not in b.used and name not in sharing and not name.startswith((*_NEVER_READ, *prefixes))
+        if name not in b.used
+        and name not in sharing
+        and not name.startswith((*_NEVER_READ, *prefixes))
+        and not (b.fact("image_weights") and _READ_FOR_IMAGES.match(name))
     ]
 
 
@@ -82,11 +88,14 @@ def _list_all(b: Build, layers: Sequence[int]) -> None:
     for i in layers:
         b.graph.layer = i
         layer = b.language.layers[i]
+        part = b.request.deepstack.get(i)
+        if part is not None and b.traits.deepstack == "mapped":
+            stream = b.graph.add(stream, _deepstack(b, embedding, part), "deepstack")
         stream = (
             altup_layer(b, layer, stream, per_layer) if copied and per_layer else _layer(b, layer, stream, per_layer)
         )
-        if b.traits.deepstack and i < b.language.n_deepstack_layers:
-            stream = b.graph.add(stream, _deepstack(b, embedding, i), "deepstack")
+        if part is not None and b.traits.deepstack == "after_first":
+            stream = b.graph.add(stream, _deepstack(b, embedding, part), "deepstack")
     b.graph.layer = -1
     _output(b, closed(b, stream) if copied else stream)
 
@@ -94,7 +103,7 @@ def _list_all(b: Build, layers: Sequence[int]) -> None:
 def _embedding(b: Build) -> tuple[Node, Node]:
     """Return the token embeddings, and those together with the room for deepstack features."""
     g, n_embd = b.graph, b.language.n_embd
-    width = n_embd * (1 + (b.language.n_deepstack_layers if b.traits.deepstack else 0))
+    width = n_embd * (1 + (b.language.n_deepstack_layers if b.traits.deepstack != "no" else 0))
     rows = g.get_rows(b.weight("token_embd.weight", b.request.weights["token_embd.weight"]), b.tokens())
     if width != n_embd:
         rows = g.op("pad", (rows,), (width, b.n_tokens, 1, 1), name="room for deepstack features")
@@ -108,9 +117,9 @@ def _embedding(b: Build) -> tuple[Node, Node]:
     return (g.scale(stream, "embedding scale") if scaled else stream), embedding
 
 
-def _deepstack(b: Build, embedding: Node, i: int) -> Node:
+def _deepstack(b: Build, embedding: Node, part: int) -> Node:
     n_embd = b.language.n_embd
-    return b.graph.view(embedding, (n_embd, b.n_tokens), (embedding.strides[1],), offset=4 * (i + 1) * n_embd)
+    return b.graph.view(embedding, (n_embd, b.n_tokens), (embedding.strides[1],), offset=4 * part * n_embd)
 
 
 def _per_layer_embedding(b: Build, stream: Node) -> Node:
@@ -126,6 +135,8 @@ def _per_layer_embedding(b: Build, stream: Node) -> Node:
 def _layer(b: Build, layer: Layer, stream: Node, per_layer: Node | None) -> Node:
     """List one layer over the residual ``stream``; return the stream after it."""
     g = b.graph
+    if b.fact("optional_blocks") and (layer.ffn is None or isinstance(layer.mixer, NoMixer)):
+        return _incomplete_layer(b, layer, stream)
     normed = stream if b.fact("no_pre_norms") else b.norm(stream, "attn_norm")
     if b.traits.norm_expanded:
         g.expand(normed)
@@ -133,17 +144,17 @@ def _layer(b: Build, layer: Layer, stream: Node, per_layer: Node | None) -> Node
         return _parallel_layer(b, layer, normed, stream)
     if b.fact("single_blocks"):
         return _sum(b, _single_block(b, layer, normed), stream, b.traits.attention_sum)
+    logits = g.mul_mat(b.of_layer("ffn_gate_inp.weight"), stream) if b.traits.routed_by == "layer_input" else None
     result = _mixer(b, layer, normed)
-    if b.traits.output_rows == "last_layer" and b.layer == b.language.n_layers - 1:
-        result, stream = g.get_rows(result, b.output_rows()), g.get_rows(stream, b.output_rows())
-    if layer.post_norms:
+    normed_first = b.traits.output_rows == "last_layer_normed"
+    if layer.post_norms and normed_first:
         result = b.norm(result, "post_attention_norm")
-    stream = _sum(b, result, stream, b.traits.attention_sum)
-    if layer.ffn is not None:
-        result = _ffn(b, layer.ffn, stream)
-        if layer.post_norms:
-            result = b.norm(result, "post_ffw_norm", pin=False)
-        stream = _sum(b, result, stream, b.traits.ffn_sum)
+    if _picks_rows(b):
+        result, stream = g.get_rows(result, b.output_rows()), g.get_rows(stream, b.output_rows())
+        logits = logits and g.get_rows(logits, b.output_rows())
+    if layer.post_norms and not normed_first:
+        result = b.norm(result, "post_attention_norm")
+    stream = _with_ffn(b, layer, _sum(b, result, stream, b.traits.attention_sum), logits)
     if per_layer is not None:
         stream = _add_own_input(b, stream, per_layer)
     scale = b.maybe("layer_output_scale.weight")
@@ -159,21 +170,46 @@ def _single_block(b: Build, layer: Layer, normed: Node) -> Node:
     return dense_ffn(b, normed, layer.ffn) if isinstance(layer.ffn, DenseFfn) else experts_ffn(b, normed, layer.ffn)
 
 
+def _picks_rows(b: Build) -> bool:
+    """Whether the present layer drops the rows that need no logits."""
+    return b.traits.output_rows in ("last_layer", "last_layer_normed") and b.layer == b.language.n_layers - 1
+
+
+def _with_ffn(b: Build, layer: Layer, stream: Node, logits: Node | None = None) -> Node:
+    """List the feed-forward block, if the layer has one; return the stream after it."""
+    if layer.ffn is None:
+        return stream
+    result = _ffn(b, layer.ffn, stream, logits)
+    if layer.post_norms:
+        result = b.norm(result, "post_ffw_norm", pin=b.traits.post_norms_pinned)
+    return _sum(b, result, stream, b.traits.ffn_sum)
+
+
+def _incomplete_layer(b: Build, layer: Layer, stream: Node) -> Node:
+    """List a layer that lacks one of its blocks; what mixes tokens without a block behind it is lost."""
+    if layer.ffn is None:
+        if _picks_rows(b):
+            raise KeyError("a last layer without a feed-forward block")
+        _mixer(b, layer, b.norm(stream, "attn_norm"))
+        return stream
+    return _with_ffn(b, layer, b.graph.get_rows(stream, b.output_rows()) if _picks_rows(b) else stream)
+
+
 def _parallel_layer(b: Build, layer: Layer, normed: Node, stream: Node) -> Node:
     """List a layer whose attention and feed-forward block read the same norm."""
     g = b.graph
     attention = _mixer(b, layer, normed)
-    if b.layer == b.language.n_layers - 1:
+    if _picks_rows(b):
         attention, stream, normed = (g.get_rows(x, b.output_rows()) for x in (attention, stream, normed))
-    if not isinstance(layer.ffn, DenseFfn):
-        raise KeyError("a parallel layer with experts")
-    ffn = dense_ffn(b, normed, layer.ffn)
+    if layer.ffn is None:
+        raise KeyError("a parallel layer without a feed-forward block")
+    ffn = dense_ffn(b, normed, layer.ffn) if isinstance(layer.ffn, DenseFfn) else experts_ffn(b, normed, layer.ffn)
     if b.traits.parallel == "ffn_first":
         return g.add(g.add(ffn, stream), attention)
     return g.add(g.add(attention, ffn), stream)
 
 
-def _mixer(b: Build, layer: Layer, x: Node) -> Node:
+def _mixer(b: Build, layer: Layer, x: Node) -> Node:  # noqa: PLR0911 - one return per kind
     match layer.mixer:
         case Attention(gated=True) as mixer:
             return gated_attention(b, x, mixer)
@@ -181,8 +217,10 @@ def _mixer(b: Build, layer: Layer, x: Node) -> Node:
             return grouped_attention(b, x, mixer)
         case LatentAttention() as mixer:
             return latent_attention(b, x, mixer)
-        case GatedDeltaNet() as mixer:
+        case GatedDeltaNet(decay="head") as mixer:
             return delta_net(b, x, mixer)
+        case GatedDeltaNet() as mixer:
+            return channel_delta_net(b, x, mixer)
         case ShortConv() as mixer:
             return short_conv(b, x, mixer)
         case Mamba() as mixer:
@@ -191,11 +229,12 @@ def _mixer(b: Build, layer: Layer, x: Node) -> Node:
             raise KeyError("a mixer that no graph has")
 
 
-def _ffn(b: Build, ffn: Ffn, stream: Node) -> Node:
+def _ffn(b: Build, ffn: Ffn, stream: Node, logits: Node | None = None) -> Node:
+    """List the feed-forward block; ``logits``: of the router, where it does not read the normed stream."""
     if isinstance(ffn, MoeFfn) and b.traits.dense_beside_experts:
         return experts_beside_dense(b, stream, ffn)
     normed = stream if b.fact("no_pre_norms") else b.norm(stream, str(b.facts.get("name.ffn_norm", "ffn_norm")))
-    return dense_ffn(b, normed, ffn) if isinstance(ffn, DenseFfn) else experts_ffn(b, normed, ffn)
+    return dense_ffn(b, normed, ffn) if isinstance(ffn, DenseFfn) else experts_ffn(b, normed, ffn, logits)
 
 
 def _sum(b: Build, result: Node, stream: Node, first: str) -> Node:
@@ -223,6 +262,8 @@ def _output(b: Build, stream: Node) -> None:
     if rule == "after_norm":
         stream = g.get_rows(stream, b.output_rows())
         stream.is_output = True
+    if b.traits.head_scale:
+        stream = g.scale(stream, "head scale")
     name = "output.weight" if b.has("output.weight") else "token_embd.weight"
     logits = g.mul_mat(b.weight(name, b.request.output_device if name != "output.weight" else None), stream, "logits")
     if b.has("output.bias"):

@@ -117,7 +117,7 @@ def graph_request(run: Run, traits: GraphTraits, *, pinned: bool = True, settle:
         cache_devices=(host,) * len(layers) if run.settings.no_kv_offload else layers,
         output_device=_number(layout.output, layout),
         n_tokens=resolved.n_ubatch,
-        n_outputs=min(resolved.n_ubatch, resolved.n_outputs),
+        n_outputs=resolved.n_ubatch if traits.output_rows == "all" else min(resolved.n_ubatch, resolved.n_outputs),
         n_seqs=resolved.n_seqs,
         n_streams=resolved.n_streams,
         n_cells=resolved.n_ctx_seq,

@@ -54,14 +54,14 @@ def layer_signatures(request: GraphRequest) -> list[Hashable]:
                 copied = tensor.format if device == host and request.sends_host_weights else ""
                 stored[int(index)].append((suffix, tensor.shape, device, copied))
     sources = {getattr(layer.mixer, "kv_source_layer", None) for layer in language.layers}
-    step = int(request.rotary_step)
+    step, deepstack = int(request.rotary_step), request.deepstack
     return [
         (
             layer,
             tuple(stored[i]),
             request.layer_devices[i],
             request.cache_devices[i],
-            i if i in sources or i == language.n_layers - 1 or i < language.n_deepstack_layers else -1,
+            i if i in sources or i == language.n_layers - 1 or i in deepstack else -1,
             (i + 1) % step == 0 if step else False,
         )
         for i, layer in enumerate(language.layers)

@@ -55,6 +55,13 @@ class Keys:
             raise SourceError(f"{self.name}: the key {key!r} has {len(value)} values for {n_layers} layers")
         return tuple(int(n) for n in value[:n_layers])
 
+    def of_layer(self, key: str, index: int, default: float) -> float:
+        """Return the number under ``key``, of one layer where the file has an array."""
+        value = self.values.get(key, default)
+        if isinstance(value, tuple):
+            value = value[index] if index < len(value) else default
+        return float(value) if isinstance(value, int | float) else default
+
     def facts(self) -> dict[str, Number]:
         """Return every scalar and every array of whole numbers, for whoever needs more than the layers say."""
         found: dict[str, Number] = {}

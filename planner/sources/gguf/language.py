@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from planner.model import Layer, Number
     from planner.sources.gguf.file import GgufFile
 
-_RECURRENT = ("ssm_in.weight", "ssm_alpha.weight", "ssm_ba.weight", "shortconv.conv.weight")
+_RECURRENT = ("ssm_in.weight", "ssm_alpha.weight", "ssm_ba.weight", "ssm_conv1d_q.weight", "shortconv.conv.weight")
 _SPARED = frozenset({"attn_k.weight", "attn_v.weight", "attn_k_norm.weight"})  # where another layer's cache is read
 _ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
@@ -54,7 +54,7 @@ def language_from_gguf(file: GgufFile) -> Language:
         layers=layers,
         tied_embeddings="output.weight" not in shapes,
         n_mtp_layers=n_mtp,
-        n_deepstack_layers=keys.integer("n_deepstack_layers", 0),
+        n_deepstack_layers=_n_deepstack(keys),
         n_embd_per_layer=keys.integer("embedding_length_per_layer_input", 0),
         rope_factors=tuple(shapes[name][0] for name in _ROPE_FACTORS if name in shapes),
         facts=_facts(architecture, keys, shapes, unknown),
@@ -62,6 +62,13 @@ def language_from_gguf(file: GgufFile) -> Language:
     )
     strange = _unexplained(language, blocks)
     return replace(language, layers=(), facts={**language.facts, "unknown": strange}) if strange else language
+
+
+def _n_deepstack(keys: Keys) -> int:
+    """Return how many sets of vision features there are: a number, or what the layers' mapping names."""
+    mapping = keys.facts().get("deepstack_mapping")
+    named = len({part for part in mapping if part >= 0}) if isinstance(mapping, tuple) else 0
+    return keys.integer("n_deepstack_layers", named)
 
 
 def _n_vocab(file: GgufFile, keys: Keys, shapes: Mapping[str, tuple[int, ...]]) -> int:
@@ -88,6 +95,8 @@ def _layers(architecture: str, keys: Keys, blocks: list[Block], n_layers: int) -
     rules = layer_rules(architecture)
     if rules is None:
         return (), f"the architecture {architecture!r} is not known"
+    if rules.get("n_layers", n_layers) != n_layers:
+        return (), f"{architecture!r} with {n_layers} layers is another model"
     recurrent = tuple(any(name in block for name in _RECURRENT) for block in blocks)
     reading = Reading(
         keys=keys,
@@ -112,10 +121,17 @@ def _unexplained(language: Language, blocks: list[Block]) -> str:
         expected = dict(layer_tensors(language, layer))
         reads_other = getattr(layer.mixer, "kv_source_layer", None) is not None
         missing = expected.keys() - block.keys() - (_SPARED if reads_other else frozenset())
-        strange = {name for name, shape in block.items() if expected.get(name) != shape}
+        strange = {name for name, shape in block.items() if _trimmed(expected.get(name)) != _trimmed(shape)}
         if missing or strange:
             return f"layer {index} stores {min(strange | missing)!r} in a way that no known kind does"
     return ""
+
+
+def _trimmed(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """Return a shape without ones at its end, which some writers leave out."""
+    while shape and len(shape) > 1 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
 
 
 def _facts(architecture: str, keys: Keys, shapes: Mapping[str, tuple[int, ...]], unknown: str) -> dict[str, Number]:

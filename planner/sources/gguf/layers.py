@@ -10,6 +10,7 @@ from planner.model import (
     CrossAttention,
     DenseFfn,
     GatedDeltaNet,
+    Indexer,
     LatentAttention,
     Layer,
     Mamba,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 Block = dict[str, tuple[int, ...]]  # tensor name after `blk.N.` → shape
 Router = Literal["softmax", "sigmoid", "softmax_weight"]
 MAX_EXPERTS = 1024  # of the engine (LLAMA_MAX_EXPERTS)
+NO_LIMIT = 1e-6  # up to which the engine takes a limit of gate and up for none
 _ROUTERS: dict[int, Router] = {1: "softmax", 2: "sigmoid", 3: "softmax_weight"}
 
 
@@ -44,7 +46,7 @@ class Reading:
     def layer(self, index: int, block: Block) -> Layer | None:
         """Return the kind of one layer, None where its tensors are of no known kind."""
         mixer = _mixer(self, index, block)
-        ffn = _ffn(self, block)
+        ffn = _ffn(self, index, block)
         if mixer is None or (isinstance(ffn, MoeFfn) and not 0 < ffn.n_experts_used <= ffn.n_experts <= MAX_EXPERTS):
             return None
         return Layer(mixer=mixer, ffn=ffn, post_norms="post_ffw_norm.weight" in block)
@@ -57,7 +59,8 @@ def window_tokens(
     rule = rules.get("window")
     if not isinstance(rule, dict):
         return (None,) * n_layers
-    tokens = keys.integer("attention.sliding_window", rule.get("tokens", rule.get("default_tokens", 0)))
+    usual = 0 if rule.get("optional") else rule.get("tokens", rule.get("default_tokens", 0))
+    tokens = keys.integer("attention.sliding_window", usual)
     if tokens == 0 or rule.get("at_layers", n_layers) != n_layers:
         return (None,) * n_layers
     width = int(rule.get("tokens", tokens))
@@ -71,13 +74,16 @@ def _windowed(keys: Keys, rule: Mapping[str, int], n_layers: int, recurrent: tup
     period = keys.integer("attention.sliding_window_pattern", rule["period"])
     if period == 0:
         return tuple(not is_recurrent for is_recurrent in recurrent)
+    if rule.get("full_first"):
+        return tuple(index % period != 0 for index in range(n_layers))
     return tuple(index % period < period - 1 for index in range(n_layers))
 
 
 def _mixer(reading: Reading, index: int, block: Block) -> Mixer | None:
     """Return the mixer that the telling tensor of a block betrays; the first that is there counts."""
     makers: tuple[tuple[str, Callable[[], Mixer]], ...] = (
-        ("attn_kv_a_mqa.weight", lambda: _latent(reading.keys, block)),
+        ("ssm_conv1d_q.weight", lambda: _channel_delta_net(reading.keys)),
+        ("attn_kv_a_mqa.weight", lambda: _latent(reading, index, block)),
         ("cross_attn_q_proj.weight", lambda: _cross(reading.keys, reading.n_embd)),
         ("ssm_alpha.weight", lambda: _delta_net(reading.keys, joint_gates=False)),
         ("ssm_ba.weight", lambda: _delta_net(reading.keys, joint_gates=True)),
@@ -88,7 +94,8 @@ def _mixer(reading: Reading, index: int, block: Block) -> Mixer | None:
     )
     found = next((make() for telling, make in makers if telling in block), None)
     facts = reading.rules.get("facts")
-    return NoMixer() if found is None and isinstance(facts, dict) and facts.get("single_blocks") else found
+    optional = isinstance(facts, dict) and (facts.get("single_blocks") or facts.get("optional_blocks"))
+    return NoMixer() if found is None and optional else found
 
 
 def _attention(reading: Reading, index: int, block: Block) -> Attention:
@@ -112,6 +119,8 @@ def _attention(reading: Reading, index: int, block: Block) -> Attention:
         qk_norm=_qk_norm(block, key_dim),
         sinks="attn_sinks.weight" in block,
         gated=query_width == 2 * n_heads * key_dim,
+        output_gate=_output_gate(block, n_heads),
+        rotated=bool(keys.of_layer("attention.rope_pattern", index, 1)),
         value_tensor=fused or "attn_v.weight" in block,
         kv_source_layer=_kv_source(reading, index),
     )
@@ -133,11 +142,20 @@ def _head_dims(reading: Reading, n_heads: int, *, windowed: bool) -> tuple[int, 
     return key_dim, value_dim
 
 
-def _qk_norm(block: Block, key_dim: int) -> Literal["none", "head", "model"]:
+def _qk_norm(block: Block, key_dim: int) -> Literal["none", "head", "heads", "model"]:
     shape = block.get("attn_q_norm.weight")
     if shape is None:
         return "none"
+    if len(shape) > 1:
+        return "heads"
     return "head" if shape == (key_dim,) else "model"
+
+
+def _output_gate(block: Block, n_heads: int) -> Literal["none", "head", "element"]:
+    shape = block.get("attn_gate.weight")
+    if shape is None:
+        return "none"
+    return "head" if shape[-1] == n_heads else "element"
 
 
 def _kv_source(reading: Reading, index: int) -> int | None:
@@ -149,8 +167,8 @@ def _kv_source(reading: Reading, index: int) -> int | None:
     return first_sharing - (2 if reading.windows[index] is not None else 1)
 
 
-def _latent(keys: Keys, block: Block) -> LatentAttention:
-    absorbed = "attn_k_b.weight" in block
+def _latent(reading: Reading, index: int, block: Block) -> LatentAttention:
+    keys, absorbed = reading.keys, "attn_k_b.weight" in block
     rope_dim = keys.integer("rope.dimension_count")
     key_dim = keys.integer("attention.key_length_mla" if absorbed else "attention.key_length")
     query = block.get("attn_q_a.weight")
@@ -162,6 +180,20 @@ def _latent(keys: Keys, block: Block) -> LatentAttention:
         rope_dim=rope_dim,
         value_dim=keys.integer("attention.value_length_mla" if absorbed else "attention.value_length"),
         absorbed=absorbed,
+        indexer=_indexer(reading, index, block) if "indexer" in reading.rules else None,
+        output_gate="attn_gate.weight" in block,
+    )
+
+
+def _indexer(reading: Reading, index: int, block: Block) -> Indexer:
+    keys, rule, own = reading.keys, reading.rules["indexer"], "indexer.proj.weight" in block
+    if isinstance(rule, dict) and keys.integer("context_length") >= rule["shared_from_context"]:
+        own = index < rule["first"] or (index - rule["first"]) % rule["period"] == 0
+    return Indexer(
+        n_heads=keys.integer("attention.indexer.head_count"),
+        head_dim=keys.integer("attention.indexer.key_length"),
+        n_chosen=keys.integer("attention.indexer.top_k"),
+        own=bool(keys.of_layer("attention.indexer.types", index, own)),
     )
 
 
@@ -184,6 +216,17 @@ def _delta_net(keys: Keys, *, joint_gates: bool) -> GatedDeltaNet:
     )
 
 
+def _channel_delta_net(keys: Keys) -> GatedDeltaNet:
+    n_heads = keys.integer("attention.head_count")
+    return GatedDeltaNet(
+        n_key_heads=n_heads,
+        n_value_heads=n_heads,
+        head_dim=keys.integer("kda.head_dim"),
+        conv_kernel=keys.integer("ssm.conv_kernel"),
+        decay="channel",
+    )
+
+
 def _mamba(keys: Keys, block: Block) -> Mamba:
     return Mamba(
         version=1 if "ssm_x.weight" in block else 2,
@@ -195,19 +238,25 @@ def _mamba(keys: Keys, block: Block) -> Mamba:
     )
 
 
-def _ffn(reading: Reading, block: Block) -> Ffn | None:
+def _ffn(reading: Reading, index: int, block: Block) -> Ffn | None:
     if "ffn_down_exps.weight" in block:
-        return _experts(reading, block)
-    return _dense(block) if "ffn_down.weight" in block else None
+        return _experts(reading, index, block)
+    return _dense(reading.keys, index, block) if "ffn_down.weight" in block else None
 
 
-def _dense(block: Block) -> DenseFfn:
+def _dense(keys: Keys, index: int, block: Block) -> DenseFfn:
     n_ff = block["ffn_down.weight"][0]
     fused = block.get("ffn_up.weight", (0,))[-1] == 2 * n_ff
-    return DenseFfn(n_ff=n_ff, gated=fused or "ffn_gate.weight" in block, fused=fused, bias="ffn_down.bias" in block)
+    return DenseFfn(
+        n_ff=n_ff,
+        gated=fused or "ffn_gate.weight" in block,
+        fused=fused,
+        bias="ffn_down.bias" in block,
+        clamped=keys.of_layer("swiglu_clamp_shexp", index, 0.0) > NO_LIMIT,
+    )
 
 
-def _experts(reading: Reading, block: Block) -> MoeFfn:
+def _experts(reading: Reading, index: int, block: Block) -> MoeFfn:
     keys, down = reading.keys, block["ffn_down_exps.weight"]
     rule = reading.rules.get("experts")
     rule = rule if isinstance(rule, dict) else {}
@@ -227,6 +276,8 @@ def _experts(reading: Reading, block: Block) -> MoeFfn:
         fused="ffn_gate_up_exps.weight" in block,
         bias="ffn_down_exps.bias" in block,
         down_scale="ffn_down_exps.scale" in block,
+        clamped=keys.of_layer("swiglu_clamp_exp", index, 0.0) > NO_LIMIT,
+        shared_clamped=keys.of_layer("swiglu_clamp_shexp", index, 0.0) > NO_LIMIT,
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from planner.engines.llama_cpp.graph import Node
 from planner.engines.llama_cpp.kinds.context import Build
-from planner.model import Attention
+from planner.model import Attention, DenseFfn, LatentAttention
 from planner.quantization import row_bytes
 
 
@@ -21,8 +21,20 @@ def grouped_attention(b: Build, x: Node, mixer: Attention) -> Node:
         v = b.graph.norm(v, None)
     if b.traits.query_scale:
         q = b.graph.scale(q, "query scale")
-    out = attend(b, q, k, v, mixer)
-    return b.linear(out, "attn_output")
+    out = b.linear(_gated(b, attend(b, q, k, v, mixer), x, mixer), "attn_output")
+    return b.graph.scale(out, "value scale") if b.fact("attention.value_scale") not in (0.0, 1.0) else out
+
+
+def _gated(b: Build, out: Node, x: Node, mixer: Attention) -> Node:
+    """Return the result of attention times a gate made of the input, one per head or per element."""
+    g, n = b.graph, b.n_tokens
+    if mixer.output_gate == "none":
+        return out
+    gate = g.unary(b.linear(x, "attn_gate"), "sigmoid")
+    if mixer.output_gate == "element":
+        return g.mul(out, gate)
+    by_head = g.mul(g.reshape(out, mixer.value_dim, mixer.n_heads, n), g.reshape(gate, 1, mixer.n_heads, n))
+    return g.reshape(by_head, mixer.value_dim * mixer.n_heads, n)
 
 
 def _projections(b: Build, x: Node, mixer: Attention) -> tuple[Node, Node | None, Node | None]:
@@ -50,6 +62,13 @@ def _fused_projections(b: Build, x: Node, mixer: Attention) -> tuple[Node, Node,
     row, h = qkv.strides[1], mixer.key_dim
     k_start = 4 * h * mixer.n_heads
     v_start = k_start + 4 * h * mixer.n_kv_heads
+    if b.traits.fused_qkv == "copied":
+        parts = ((h, mixer.n_heads, 0), (h, mixer.n_kv_heads, k_start), (mixer.value_dim, mixer.n_kv_heads, v_start))
+        q, k, v = (
+            g.reshape(g.cont(g.view(qkv, (width * heads, n), (row,), offset=start)), width, heads, n)
+            for width, heads, start in parts
+        )
+        return q, k, v
     q = g.view(qkv, (h, mixer.n_heads, n), (4 * h, row))
     k = g.view(qkv, (h, mixer.n_kv_heads, n), (4 * h, row), offset=k_start)
     v = g.view(qkv, (mixer.value_dim, mixer.n_kv_heads, n), (4 * mixer.value_dim, row), offset=v_start)
@@ -59,13 +78,14 @@ def _fused_projections(b: Build, x: Node, mixer: Attention) -> tuple[Node, Node,
 def _prepared(b: Build, x: Node, norm: str, mixer: Attention) -> Node:
     """Return queries or keys normed (if the layer has that norm), rotated and, queries only, tempered."""
     g, traits = b.graph, b.traits
-    if mixer.qk_norm == "head" and traits.qk_norm == "before":
+    by_head = mixer.qk_norm in ("head", "heads")
+    if by_head and traits.qk_norm == "before":
         x = b.norm(x, norm)
     if rotates(b, mixer):
         x = g.rope(x, b.positions(), rotary_factors(b, mixer))
         if traits.rotated_norm:
             x = g.norm(x, None)
-    if mixer.qk_norm == "head" and traits.qk_norm == "after":
+    if by_head and traits.qk_norm == "after":
         x = b.norm(x, norm)
     return tempered(b, x, rotated=rotates(b, mixer)) if norm == "attn_q_norm" else x
 
@@ -81,6 +101,10 @@ def tempered(b: Build, q: Node, *, rotated: bool = True) -> Node:
 def rotates(b: Build, mixer: Attention) -> bool:
     """Whether the present layer rotates queries and keys."""
     rule = b.traits.rotary
+    if not mixer.rotated:
+        return False
+    if rule == "windowed_or_dense" and isinstance(b.language.layers[b.layer].ffn, DenseFfn):
+        return True
     if rule == "stepped":
         return (b.layer + 1) % b.request.rotary_step != 0
     if rule == "by_file":
@@ -90,10 +114,11 @@ def rotates(b: Build, mixer: Attention) -> bool:
     return rule != "none" and mixer.window_tokens is not None
 
 
-def rotary_factors(b: Build, mixer: Attention) -> Node | None:
+def rotary_factors(b: Build, mixer: Attention | LatentAttention) -> Node | None:
     """Return the stored frequency factors that the present layer reads, from its own device."""
     rule = b.traits.rotary_factors
-    if rule == "none" or (rule == "full_layers" and mixer.window_tokens is not None):
+    windowed = isinstance(mixer, Attention) and mixer.window_tokens is not None
+    if rule == "none" or (rule == "full_layers" and windowed):
         return None
     device = b.request.layer_devices[b.layer]
     if b.has("rope_freqs.weight"):
@@ -211,8 +236,12 @@ def scores_and_values(  # noqa: PLR0913 - attention has this many parts
     window: bool = False,
     sinks: Node | None = None,
     decompress: Node | None = None,
+    mask: Node | None = None,
 ) -> Node:
-    """List attention proper; return (heads x value, tokens). ``decompress``: a matrix per head for the result."""
+    """List attention proper; return (heads x value, tokens).
+
+    ``decompress``: a matrix per head for the result. ``mask``: by default that of the cache.
+    """
     g = b.graph
     n_streams = k.shape[3]
     transposed = v.strides[1] > v.strides[2]
@@ -221,7 +250,7 @@ def scores_and_values(  # noqa: PLR0913 - attention has this many parts
         q, (q.shape[0], q.shape[1], per_stream, n_streams), (q.strides[1], q.strides[2], q.strides[2] * per_stream)
     )
     q, k, v = (g.permute(t, 0, 2, 1, 3) for t in (q, k, v))
-    mask = b.mask(window=window)
+    mask = b.mask(window=window) if mask is None else mask
     if b.request.flash_attn:
         out = _flash(b, q, k, v, mask, sinks, decompress)
     else:

@@ -31,6 +31,7 @@ class Build:
         self._inputs: dict[str, Node] = {}
         self._caches: dict[str, Node] = {}
         self._state_rows: tuple[Node, Node] | None = None
+        self.choice: Node | None = None  # of an indexer, for the layers that share it
         self.windowed = any(
             isinstance(layer.mixer, Attention) and layer.mixer.window_tokens is not None
             for layer in request.language.layers
@@ -81,15 +82,22 @@ class Build:
         scale = self.maybe(suffix + ".scale")
         return out if scale is None else self.graph.mul(out, scale)
 
-    def norm(self, x: Node, name: str, *, layer: bool = True, pin: bool = True) -> Node:
-        """Return ``x`` through the weighted norm ``name``; with ``pin`` it is tied to its layer's device."""
+    def norm(self, x: Node, name: str, *, layer: bool = True, pin: bool = True, mean: bool = False) -> Node:
+        """Return ``x`` through the weighted norm ``name``; with ``pin`` it is tied to its layer's device.
+
+        ``mean``: it subtracts the mean even where the architecture's other norms do not.
+        """
         weight = self.of_layer(name + ".weight") if layer else self.weight(name + ".weight")
-        normed = self.graph.norm(x, None, word="norm" if self.traits.layer_norm else "rms_norm")
+        normed = self.graph.norm(x, None, word="norm" if mean or self._subtracts_mean() else "rms_norm")
         if layer and pin and self.request.pinned and self._pins_norms():
             normed.device = self.request.layer_devices[self.layer]
         normed = self.graph.mul(normed, weight)
         bias = f"blk.{self.layer}.{name}.bias" if layer else f"{name}.bias"
         return self.graph.add(normed, self.weight(bias)) if bias in self.tensors else normed
+
+    def _subtracts_mean(self) -> bool:
+        rule = self.traits.layer_norm
+        return rule == "always" or (rule == "by_file" and not self.fact("attention.layer_norm_rms_epsilon"))
 
     def _pins_norms(self) -> bool:
         devices = self.request.layer_devices

@@ -14,7 +14,7 @@ def dense_ffn(b: Build, x: Node, ffn: DenseFfn) -> Node:
     """List a dense block: gate and up, their product, down."""
     if ffn.fused:
         return b.linear(b.graph.glu(b.linear(x, "ffn_up")), "ffn_down")
-    return gated_ffn(b, x, "") if ffn.gated else plain_ffn(b, x, "")
+    return gated_ffn(b, x, "", clamped=ffn.clamped) if ffn.gated else plain_ffn(b, x, "")
 
 
 def plain_ffn(b: Build, x: Node, which: str) -> Node:
@@ -26,29 +26,43 @@ def activated(b: Build, x: Node) -> Node:
     """Return the activation of a block without a gate."""
     if b.traits.activation == "relu_sqr":
         return b.graph.op("sqr", (b.graph.unary(x, "relu"),))
-    return b.graph.unary(x, "gelu")
+    return b.graph.unary(x, b.traits.activation)
 
 
-def gated_ffn(b: Build, x: Node, which: str) -> Node:
+def gated_ffn(b: Build, x: Node, which: str, *, clamped: bool = False) -> Node:
     """List gate, up and down of the tensors whose names end in ``which`` (empty, or ``_shexp``)."""
     up, gate = b.linear(x, f"ffn_up{which}"), b.linear(x, f"ffn_gate{which}")
-    return b.linear(b.graph.glu(gate, up), f"ffn_down{which}")
+    return b.linear(_gate_and_up(b, gate, up, clamped=clamped), f"ffn_down{which}")
 
 
-def experts_ffn(b: Build, x: Node, ffn: MoeFfn) -> Node:
-    """List routed experts over the normed input ``x``, then the shared expert over the same."""
+def _gate_and_up(b: Build, gate: Node, up: Node, *, clamped: bool) -> Node:
+    """Return the gated activation; where both are clamped it is made in steps."""
     g = b.graph
-    out = routed_experts(b, x, g.mul_mat(b.of_layer("ffn_gate_inp.weight"), x), ffn)
+    if not clamped:
+        return g.glu(gate, up)
+    up = g.op("clamp", (up,))
+    return g.mul(g.op("clamp", (g.unary(gate, "silu"),)), up)
+
+
+def experts_ffn(b: Build, x: Node, ffn: MoeFfn, logits: Node | None = None) -> Node:
+    """List routed experts over the normed input ``x``, then the shared expert over the same.
+
+    ``logits``: of the router, by default made of ``x``.
+    """
+    g = b.graph
+    logits = g.mul_mat(b.of_layer("ffn_gate_inp.weight"), x) if logits is None else logits
+    out = routed_experts(b, x, logits, ffn)
     if not ffn.n_ff_shared:
         return out
-    shared = gated_ffn(b, x, "_shexp") if ffn.gated else plain_ffn(b, x, "_shexp")
+    shared = gated_ffn(b, x, "_shexp", clamped=ffn.shared_clamped) if ffn.gated else plain_ffn(b, x, "_shexp")
     if ffn.shared_gate:
         gate = g.mul_mat(b.of_layer("ffn_gate_inp_shexp.weight"), x)
         if b.traits.shared_gate == "sigmoid":
             shared = g.mul(shared, g.unary(gate, "sigmoid"))
         else:
             shared = g.mul(shared, g.op("div", (g.unary(gate, "silu"), gate)))
-    return g.add(out, shared)
+    out = g.add(out, shared)
+    return g.scale(out, "mean") if b.traits.shared_mean else out
 
 
 def routed_experts(b: Build, x: Node, logits: Node, ffn: MoeFfn) -> Node:
@@ -60,17 +74,18 @@ def routed_experts(b: Build, x: Node, logits: Node, ffn: MoeFfn) -> Node:
     x = g.reshape(x, n_embd, 1, n)
     if b.traits.weights_before_experts:
         x = g.mul(g.op("repeat", (x,), (n_embd, n_used, n, 1)), weights)
-    out = _by_expert(b, _expert_activation(b, x, chosen, ffn), "ffn_down_exps", chosen)
+    kind = "exact" if b.traits.exact_experts else ""
+    out = _by_expert(b, _expert_activation(b, x, chosen, ffn), "ffn_down_exps", chosen, kind)
     if not b.traits.weights_before_experts:
         out = g.mul(out, weights)
     return _sum_of_experts(b, out, n_used)
 
 
-def _by_expert(b: Build, x: Node, name: str, chosen: Node) -> Node:
+def _by_expert(b: Build, x: Node, name: str, chosen: Node, kind: str = "") -> Node:
     """Return ``x`` through the chosen experts' matrices, scaled and with bias where stored."""
     g, weight = b.graph, b.of_layer(name + ".weight")
     shape = (weight.shape[1], chosen.shape[0], x.shape[2], 1)
-    out = g.op("mul_mat_id", (weight, x, chosen), shape, "f32")
+    out = g.op("mul_mat_id", (weight, x, chosen), shape, "f32", kind=kind)
     scale = b.maybe(name + ".scale")
     if scale is not None:
         n_experts = scale.shape[0]
@@ -86,7 +101,7 @@ def _expert_activation(b: Build, x: Node, chosen: Node, ffn: MoeFfn) -> Node:
         return activated(b, _by_expert(b, x, "ffn_up_exps", chosen))
     if not ffn.fused:
         up, gate = _by_expert(b, x, "ffn_up_exps", chosen), _by_expert(b, x, "ffn_gate_exps", chosen)
-        return g.glu(gate, up)
+        return _gate_and_up(b, gate, up, clamped=ffn.clamped)
     both = _by_expert(b, x, "ffn_gate_up_exps", chosen)
     half = both.shape[0] // 2
     widths, strides = (half, both.shape[1], both.shape[2]), (both.strides[1], both.strides[2])

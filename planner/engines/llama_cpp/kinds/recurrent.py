@@ -15,7 +15,7 @@ from planner.model import GatedDeltaNet, Mamba, ShortConv
 RowsOf = Callable[[Node, Node], Node]
 
 
-def _state_rows(b: Build, cache: Node, rows_of: RowsOf | None = None) -> Node:
+def state_rows(b: Build, cache: Node, rows_of: RowsOf | None = None) -> Node:
     """List the reading of every sequence's state: one is cleared, all are gathered, surplus ones copied back."""
     g, size = b.graph, cache.shape[0]
     states = g.reshape(cache, size, cache.shape[1])
@@ -29,7 +29,7 @@ def _state_rows(b: Build, cache: Node, rows_of: RowsOf | None = None) -> Node:
     return gathered
 
 
-def _keep(b: Build, x: Node, cache: Node) -> None:
+def keep(b: Build, x: Node, cache: Node) -> None:
     """List the copy of new state into the cache."""
     target = b.graph.view(cache, (cache.shape[0], b.n_seqs), (cache.strides[1],))
     b.graph.expand(b.graph.store("cpy", (x, target), target))
@@ -38,14 +38,15 @@ def _keep(b: Build, x: Node, cache: Node) -> None:
 def _with_history(b: Build, x: Node, name: str, kernel: int, width: int) -> Node:
     """Return the last kernel - 1 columns of every sequence, then ``x`` transposed; keep the new last columns."""
     g, cache = b.graph, b.state(name, (kernel - 1) * width)
-    history = g.reshape(_state_rows(b, cache), kernel - 1, width, b.n_seqs)
+    history = g.reshape(state_rows(b, cache), kernel - 1, width, b.n_seqs)
     joined = g.concat(history, g.transpose(x), 0)
     last = g.view(joined, (kernel - 1, width, b.n_seqs), (joined.strides[1], joined.strides[2]), offset=4 * x.shape[1])
-    _keep(b, last, cache)
+    keep(b, last, cache)
     return joined
 
 
-def _convolved(b: Build, joined: Node, weight: Node) -> Node:
+def convolved(b: Build, joined: Node, weight: Node) -> Node:
+    """Return the convolution of the columns of each sequence, those of its history in front."""
     shape = (joined.shape[1], joined.shape[0] - weight.shape[0] + 1, joined.shape[2], 1)
     return b.graph.op("ssm_conv", (joined, weight), shape)
 
@@ -60,8 +61,8 @@ def delta_net(b: Build, x: Node, mixer: GatedDeltaNet) -> Node:
     beta, gate = _joint_gates(b, x, mixer) if mixer.joint_gates else _gates(b, x, n_values)
     joined = _with_history(b, qkv, "conv_state", mixer.conv_kernel, width)
     state_cache = b.state("delta_state", d * d * n_values)
-    state = g.reshape(_state_rows(b, state_cache), d, d, n_values, s)
-    mixed = g.unary(_convolved(b, joined, b.of_layer("ssm_conv1d.weight")), "silu")
+    state = g.reshape(state_rows(b, state_cache), d, d, n_values, s)
+    mixed = g.unary(convolved(b, joined, b.of_layer("ssm_conv1d.weight")), "silu")
     strides = (4 * d, 4 * width, 4 * width * t)
     q, k, v = (
         g.view(mixed, (d, heads, t, s), strides, offset=4 * d * start)
@@ -75,7 +76,7 @@ def delta_net(b: Build, x: Node, mixer: GatedDeltaNet) -> Node:
     new_state = g.view(
         out, (d, d, n_values, s), (4 * d, 4 * d * d, 4 * d * d * n_values), offset=4 * d * n_values * t * s
     )
-    _keep(b, new_state, state_cache)
+    keep(b, new_state, state_cache)
     result = g.view(out, (d, n_values, t, s), (4 * d, 4 * d * n_values, 4 * d * n_values * t))
     normed = b.norm(result, "ssm_norm")
     gated = g.mul(normed, g.unary(g.reshape(z, d, n_values, t, s), "silu"))
@@ -123,11 +124,11 @@ def short_conv(b: Build, x: Node, mixer: ShortConv) -> Node:
     )
     cache = b.state("conv_state", (mixer.conv_kernel - 1) * n_embd)
     gated = g.transpose(g.mul(before, middle))
-    history = g.reshape(_state_rows(b, cache), mixer.conv_kernel - 1, n_embd, s)
+    history = g.reshape(state_rows(b, cache), mixer.conv_kernel - 1, n_embd, s)
     joined = g.concat(history, gated, 0)
     last = g.view(joined, (mixer.conv_kernel - 1, n_embd, s), (joined.strides[1], joined.strides[2]), offset=4 * t)
-    _keep(b, last, cache)
-    out = g.mul(after, _convolved(b, joined, b.of_layer("shortconv.conv.weight")))
+    keep(b, last, cache)
+    out = g.mul(after, convolved(b, joined, b.of_layer("shortconv.conv.weight")))
     return g.reshape(b.linear(out, "shortconv.out_proj"), n_embd, t * s)
 
 
@@ -146,7 +147,7 @@ def _scan(b: Build, operands: tuple[Node, ...], shape: tuple[int, int, int], sta
         n_elements = x.n_elements + d_state * head_dim * n_heads * b.n_seqs
         return g.op("ssm_scan", (state, *operands, numbers), (n_elements, 1, 1, 1), "f32")
 
-    return _state_rows(b, state_cache, rows_of)
+    return state_rows(b, state_cache, rows_of)
 
 
 def _mamba1(b: Build, x: Node, mixer: Mamba) -> Node:
@@ -154,14 +155,14 @@ def _mamba1(b: Build, x: Node, mixer: Mamba) -> Node:
     inner, d_state, rank = mixer.inner_dim, mixer.state_dim, mixer.dt_rank
     kernel = mixer.conv_kernel
     conv_cache = b.state("conv_state", (kernel - 1) * inner)
-    history = g.reshape(_state_rows(b, conv_cache), kernel - 1, inner, s)
+    history = g.reshape(state_rows(b, conv_cache), kernel - 1, inner, s)
     xz = b.linear(g.reshape(x, x.shape[0], t, s), "ssm_in")
     part, z = (g.view(xz, (inner, t, s), (xz.strides[1], xz.strides[2]), offset=4 * inner * i) for i in range(2))
     joined = g.concat(history, g.transpose(part), 0)
     last = g.view(joined, (kernel - 1, inner, s), (joined.strides[1], joined.strides[2]), offset=4 * t)
     target = g.view(conv_cache, ((kernel - 1) * inner * s,))
     g.expand(g.store("cpy", (last, target), target))
-    conv = g.add(_convolved(b, joined, b.of_layer("ssm_conv1d.weight")), b.of_layer("ssm_conv1d.bias"))
+    conv = g.add(convolved(b, joined, b.of_layer("ssm_conv1d.weight")), b.of_layer("ssm_conv1d.bias"))
     conv = g.unary(conv, "silu")
     parts = g.mul_mat(b.of_layer("ssm_x.weight"), conv)
     row, plane = parts.strides[1], parts.strides[2]
@@ -191,7 +192,7 @@ def _mamba2(b: Build, x: Node, mixer: Mamba) -> Node:
     inner, d_state, n_heads, n_groups = mixer.inner_dim, mixer.state_dim, mixer.dt_rank, mixer.n_groups
     head, width, kernel = inner // n_heads, inner + 2 * n_groups * d_state, mixer.conv_kernel
     conv_cache = b.state("conv_state", (kernel - 1) * width)
-    history = g.reshape(_state_rows(b, conv_cache), kernel - 1, width, s)
+    history = g.reshape(state_rows(b, conv_cache), kernel - 1, width, s)
     projected = b.linear(x, "ssm_in")
     projected = g.reshape(projected, projected.shape[0], t, s)
     row, plane = projected.strides[1], projected.strides[2]
@@ -199,8 +200,8 @@ def _mamba2(b: Build, x: Node, mixer: Mamba) -> Node:
     part = g.view(projected, (width, t, s), (row, plane), offset=4 * inner)
     dt = g.view(projected, (n_heads, t, s), (row, plane), offset=4 * (inner + width))
     joined = g.concat(history, g.transpose(part), 0)
-    _keep(b, g.view(joined, (kernel - 1, width, s), (joined.strides[1], joined.strides[2]), offset=4 * t), conv_cache)
-    conv = g.add(_convolved(b, joined, b.of_layer("ssm_conv1d.weight")), b.of_layer("ssm_conv1d.bias"))
+    keep(b, g.view(joined, (kernel - 1, width, s), (joined.strides[1], joined.strides[2]), offset=4 * t), conv_cache)
+    conv = g.add(convolved(b, joined, b.of_layer("ssm_conv1d.weight")), b.of_layer("ssm_conv1d.bias"))
     conv = g.unary(conv, "silu")
     row, plane = conv.strides[1], conv.strides[2]
     by_head = g.view(conv, (head, n_heads, t, s), (4 * head, row, plane))
