@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
+PIECE_BYTES = 1 << 16
+
+
 @dataclass
 class Served:
     """What the server has, how it behaves, and what it saw."""
@@ -93,9 +96,12 @@ class _Handler(BaseHTTPRequestHandler):
                     self.wfile.write(bytes([byte]))
                     self.wfile.flush()
                     time.sleep(0.1)
+                    self.served.sent_bytes += 1
             else:
-                self.wfile.write(body)
-            self.served.sent_bytes += len(body)
+                for start in range(0, len(body), PIECE_BYTES):
+                    piece = body[start : start + PIECE_BYTES]
+                    self.served.sent_bytes += len(piece)  # before the other side can have it and ask
+                    self.wfile.write(piece)
         except OSError:
             pass
 
