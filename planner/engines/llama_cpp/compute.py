@@ -6,10 +6,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from planner.engines.llama_cpp.language_graph import language_graph
+from planner.engines.llama_cpp.language_graph import language_graph, reads_everything
 from planner.engines.llama_cpp.remembered import Remembered, kin_of, structure_of
 from planner.engines.llama_cpp.schedule import Scheduled, placed, scheduled
-from planner.engines.llama_cpp.shortening import find_runs, is_proven, kept_layers, layer_signatures
+from planner.engines.llama_cpp.shortening import find_runs, is_proven, kept_layers, layer_signatures, lengthened
 from planner.engines.llama_cpp.splits import assign
 from planner.frozen import dataclass
 from planner.quantization import FORMATS
@@ -92,14 +92,18 @@ def _shortened(request: GraphRequest, *, explain: bool) -> ComputeBuffers | None
         found = _buffers(short.with_formats(formats), runs, explain=explain)
         if found is not None:
             return found
-    whole = _scheduled(request, [])
-    return None if whole is None else _buffers(whole, [], explain=explain)
+    for attempt in (lengthened(runs), []) if runs else ([],):
+        ready = _scheduled(request, attempt)
+        found = None if ready is None else _buffers(ready, attempt, explain=explain)
+        if found is not None:
+            return found
+    return None
 
 
 def _scheduled(request: GraphRequest, runs: list[Run]) -> Scheduled | None:
     """Return the graph with ``runs`` cut short, ready to be placed."""
     graph = language_graph(request, kept_layers(request.language.n_layers, runs))
-    marks = [mark for run in runs for mark in (run.marks[-1 - run.lag], run.marks[-1])]
+    marks = [mark for run in runs for mark in run.marks]
     return None if graph is None else scheduled(graph, request.backends, marks)
 
 
@@ -133,7 +137,8 @@ def is_understood(request: GraphRequest) -> bool:
     if known is None or known[0] is not request.language or known[1] != request.traits:
         while len(_understood) >= _REMEMBERED:
             _understood.pop(next(iter(_understood)))
-        known = (request.language, request.traits, language_graph(request) is not None)
+        kept = kept_layers(request.language.n_layers, _runs(request))  # the others are equal to one of these
+        known = (request.language, request.traits, reads_everything(request, kept))
         _understood[key] = known
     return known[2]
 

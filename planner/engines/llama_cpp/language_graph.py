@@ -16,6 +16,7 @@ from planner.engines.llama_cpp.kinds.context import Build
 from planner.engines.llama_cpp.kinds.ffn import dense_ffn, experts_beside_dense, experts_ffn
 from planner.engines.llama_cpp.kinds.latent import latent_attention
 from planner.engines.llama_cpp.kinds.recurrent import delta_net, mamba, short_conv
+from planner.engines.llama_cpp.layout import layer_of
 from planner.engines.llama_cpp.traits import GraphRequest
 from planner.model import (
     Attention,
@@ -41,14 +42,28 @@ def language_graph(request: GraphRequest, layers: Sequence[int] | None = None) -
     ``layers``: the numbers of the layers to list; by default all, and then every stored tensor must be read by some
     operation.
     """
+    everything = range(request.language.n_layers)
+    build = _listed(request, everything if layers is None else layers)
+    if build is None or (layers is None and _unread(build, everything)):
+        return None
+    return build.graph
+
+
+def reads_everything(request: GraphRequest, layers: Sequence[int]) -> bool:
+    """Whether the graph of some layers can be listed and reads every tensor they store, and all outside the layers."""
+    build = _listed(request, layers)
+    return build is not None and not _unread(build, layers)
+
+
+def _listed(request: GraphRequest, layers: Sequence[int]) -> Build | None:
     build = Build(request)
     if not request.language.layers or any(not _known(layer) for layer in request.language.layers):
         return None
     try:
-        _list_all(build, range(request.language.n_layers) if layers is None else layers)
+        _list_all(build, layers)
     except KeyError:  # a tensor that the kind needs is not stored
         return None
-    return build.graph if layers is not None or not _unread(build) else None
+    return build
 
 
 def _known(layer: Layer) -> bool:
@@ -56,16 +71,17 @@ def _known(layer: Layer) -> bool:
     return not isinstance(mixer, CrossAttention)
 
 
-def _unread(b: Build) -> list[str]:
-    """Return stored tensors that no operation reads although their layer runs: a sign of an unknown graph."""
-    prefixes = tuple(f"blk.{i}." for i in range(b.language.n_layers, b.language.n_layers + b.language.n_mtp_layers))
+def _unread(b: Build, layers: Sequence[int]) -> list[str]:
+    """Return stored tensors that no operation reads although their layer is listed: a sign of an unknown graph."""
+    left_out = set(range(b.language.n_layers + b.language.n_mtp_layers)) - set(layers)
     sharing = _projections_of_sharing_layers(b)
     return [
         name
         for name in b.tensors
         if name not in b.used
         and name not in sharing
-        and not name.startswith((*_NEVER_READ, *prefixes))
+        and layer_of(name) not in left_out
+        and not name.startswith(_NEVER_READ)
         and not (b.fact("image_weights") and _READ_FOR_IMAGES.match(name))
     ]
 

@@ -1,12 +1,14 @@
 """Fewer layers, same arena: runs of equal layers are simulated a few times only, and the result proves itself.
 
 The allocator is a deterministic machine. Where its state at the start of a layer (free blocks and live tensors,
-numbered from that layer) equals its state one or two periods earlier, every further period repeats what has been seen.
-The simulation keeps just enough periods to see that happen; where it does not, the full depth is simulated.
+numbered from that layer) equals its state some periods earlier, every further period repeats what has been seen. The
+simulation keeps just enough periods to see that happen after one or two of them, then enough for any cycle of up to
+three; where neither shows, the full depth is simulated.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from planner.frozen import dataclass
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from planner.engines.llama_cpp.traits import GraphRequest
 
 LONGEST_PERIOD = 8
+CYCLES = (1, 2, 3, 6)  # what the second attempt looks for: the periods left out are a multiple of all of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +32,7 @@ class Run:
     period: int
     n_periods: int
     kept: int
-    lag: int  # periods after which the state must repeat
+    lags: tuple[int, ...]  # after so many periods the state must repeat, after any one of them
 
     @property
     def layers(self) -> range:
@@ -38,8 +41,9 @@ class Run:
 
     @property
     def marks(self) -> list[int]:
-        """The first layer of each period simulated."""
-        return list(self.layers[:: self.period])
+        """The first layers of the periods to be compared: of the last one simulated, before it of one for each lag."""
+        first = list(self.layers[:: self.period])
+        return [first[-1], *(first[-1 - lag] for lag in self.lags if lag < len(first))]
 
 
 def layer_signatures(request: GraphRequest) -> list[Hashable]:
@@ -96,7 +100,13 @@ def _run_at(words: Sequence[int], first: int, period: int) -> Run:
     # the residual stream alternates between two places, so an odd period repeats after two
     lag = 1 if period % 2 == 0 else 2
     kept = min(n_periods, 3 if lag == 1 else 4 + n_periods % 2)
-    return Run(first=first, period=period, n_periods=n_periods, kept=kept, lag=lag)
+    return Run(first=first, period=period, n_periods=n_periods, kept=kept, lags=(lag,))
+
+
+def lengthened(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs for a second attempt: enough periods for states that take longer to repeat."""
+    most = max(CYCLES)
+    return [replace(run, kept=min(run.n_periods, most + (run.n_periods - most) % most), lags=CYCLES) for run in runs]
 
 
 def kept_layers(n_layers: int, runs: Sequence[Run]) -> list[int]:
@@ -111,9 +121,10 @@ def is_proven(runs: Sequence[Run], snapshots: dict[int, Snapshot], splits: Seque
 
 
 def _repeats(run: Run, snapshots: dict[int, Snapshot]) -> bool:
-    marks = run.marks
-    last, before = marks[-1], marks[-1 - run.lag]
-    return last in snapshots and before in snapshots and snapshots[last].repeats(snapshots[before])
+    if run.kept == run.n_periods:
+        return True
+    last, *before = run.marks
+    return last in snapshots and any(mark in snapshots and snapshots[last].repeats(snapshots[mark]) for mark in before)
 
 
 def _copies_inside(runs: Sequence[Run], splits: Sequence[Split]) -> bool:

@@ -16,7 +16,7 @@ from planner.engines.llama_cpp.encoder.signatures import block_signatures
 from planner.engines.llama_cpp.encoder.tower import Tower
 from planner.engines.llama_cpp.graph import Graph
 from planner.engines.llama_cpp.schedule import Simulation, simulate
-from planner.engines.llama_cpp.shortening import Run, find_runs, is_proven, kept_layers
+from planner.engines.llama_cpp.shortening import Run, find_runs, is_proven, kept_layers, lengthened
 from planner.frozen import dataclass
 from planner.model import Vision
 
@@ -75,7 +75,8 @@ class Encoder:
         if key not in self._plans:
             if len(self._plans) >= MOST_PLANS:
                 self._plans.clear()
-            short = self.planned(picture, flash=flash, runs=self.runs) if self.runs else None
+            attempts = (self.runs, lengthened(self.runs)) if self.runs else ()
+            short = next((p for runs in attempts if (p := self.planned(picture, flash=flash, runs=runs))), None)
             self._plans[key] = short or self.full_plan(picture, flash=flash)
         return self._plans[key]
 
@@ -86,7 +87,7 @@ class Encoder:
     def planned(self, picture: Picture, *, flash: bool, runs: list[Run]) -> Plan | None:
         """Return the arenas with ``runs`` of blocks cut short, None where that does not prove itself."""
         layers = tuple(kept_layers(len(self.layers), runs))
-        marks = [mark for run in runs for mark in (run.marks[-1 - run.lag], run.marks[-1])]
+        marks = [mark for run in runs for mark in run.marks]
         done = simulate(self.graph(picture, flash=flash, layers=layers), self.backends, marks)
         proven = is_proven(runs, done.reservation.snapshots, done.splits, self.backends.n_copies)
         return _plan(done, self.backends) if proven else None
