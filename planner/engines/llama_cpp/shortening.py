@@ -59,6 +59,7 @@ def layer_signatures(request: GraphRequest) -> list[Hashable]:
                 stored[int(index)].append((suffix, tensor.shape, device, copied))
     sources = {getattr(layer.mixer, "kv_source_layer", None) for layer in language.layers}
     step, deepstack = int(request.rotary_step), request.deepstack
+    n_sparse = language.facts.get("sparse_layers")
     return [
         (
             layer,
@@ -67,6 +68,7 @@ def layer_signatures(request: GraphRequest) -> list[Hashable]:
             request.cache_devices[i],
             i if i in sources or i == language.n_layers - 1 or i in deepstack else -1,
             (i + 1) % step == 0 if step else False,
+            isinstance(n_sparse, int) and i < n_sparse,
         )
         for i, layer in enumerate(language.layers)
     ]
