@@ -1,6 +1,6 @@
 """The tensors of a tower in four stages of convolutions, the last two with grid attention between them.
 
-Source: llama.cpp 0.5.0-dev, ``conversion/gemma.py`` and ``tools/mtmd/clip.cpp``; shapes counted on timm 1.0.31
+Source: llama.cpp 0.5.0-dev, the converter and ``tools/mtmd/clip.cpp``; shapes counted on timm 1.0.31
 (``mobilenetv5_300m_enc``). Kernels have the fastest dimension first: columns, rows, channels in, channels out.
 """
 

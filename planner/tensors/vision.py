@@ -72,11 +72,15 @@ def _clip(vision: Vision) -> Entries:
 
 
 def _siglip(vision: Vision) -> Entries:
-    half = vision.projector in ("resampler", "mlp")
-    yield from _patches(vision, stored="f32" if vision.projector == "idefics3" else "f16")
+    patches, positions = _STORED.get(vision.projector, ("f16", "f32"))
+    yield from _patches(vision, stored=patches)
     yield bias("v.patch_embd", vision.n_embd)
-    yield from _positions(vision, "f16" if half else "f32")
+    yield from _positions(vision, positions)
     yield from norm("v.post_ln", vision.n_embd)
+
+
+# formats of patches and positions where the converter of a projector type leaves its usual ones
+_STORED = {"resampler": ("f16", "f16"), "mlp": ("f16", "f16"), "idefics3": ("f32", "f32")}
 
 
 def _sam_and_clip(vision: Vision) -> Entries:
@@ -107,17 +111,17 @@ def _interpolated(vision: Vision) -> Entries:
     yield from norm("v.post_ln", vision.n_embd)
 
 
-def _pixtral(vision: Vision) -> Entries:
+def _normed_patches(vision: Vision) -> Entries:
     yield from _patches(vision)
     yield from norm("v.pre_ln", vision.n_embd, with_bias=False)
 
 
 def _dots(vision: Vision) -> Entries:
-    yield from _pixtral(vision)
+    yield from _normed_patches(vision)
     yield bias("v.patch_embd", vision.n_embd)
 
 
-def _gemma4v(vision: Vision) -> Entries:
+def _two_axis_positions(vision: Vision) -> Entries:
     yield from _patches(vision)
     yield "v.position_embd.weight", (vision.n_embd, _number(vision, "n_positions", 10240), 2), "f32"
     if vision.facts.get("standardise"):
@@ -125,7 +129,7 @@ def _gemma4v(vision: Vision) -> Entries:
         yield "v.std_scale", (vision.n_embd,), "f32"
 
 
-def _llama4(vision: Vision) -> Entries:
+def _patches_as_matrix(vision: Vision) -> Entries:
     yield matrix("v.patch_embd", 3 * vision.patch_size**2, vision.n_embd)
     yield "v.class_embd", (vision.n_embd,), "f32"
     yield from _positions(vision, "f32", extra=1)
@@ -133,7 +137,7 @@ def _llama4(vision: Vision) -> Entries:
     yield from norm("v.post_ln", vision.n_embd)
 
 
-def _glm4v(vision: Vision) -> Entries:
+def _normed_embeddings(vision: Vision) -> Entries:
     yield from _patches(vision, 2)
     yield bias("v.patch_embd", vision.n_embd)
     yield from norm("v.norm_embd", vision.n_embd, with_bias=False)
@@ -151,12 +155,12 @@ _EMBEDDINGS: dict[str, Callable[[Vision], Entries]] = {
     "qwen2vl": _two_frames,
     "qwen2.5vl": _two_frames,
     "qwen3vl": _interpolated,
-    "pixtral": _pixtral,
+    "pixtral": _normed_patches,
     "dots": _dots,
-    "gemma4v": _gemma4v,
-    "llama4": _llama4,
+    "gemma4v": _two_axis_positions,
+    "llama4": _patches_as_matrix,
     "mllama": tile_embeddings,
-    "glm4v": _glm4v,
+    "glm4v": _normed_embeddings,
     "mobilenetv5": staged_stem,
 }
 

@@ -1,8 +1,8 @@
 """Files that a profile stands for may have been made with an importance matrix, which changes what is in them.
 
 In the first eighth of the layers the quantiser then stores ``ffn_down`` otherwise: an IQ4_XS or IQ4_NL file holds less
-than without one, a Q4_0 or Q5_0 file more. Most published files of these types were made with one; a published log of
-GLM-Z1-32B in IQ4_XS has exactly that much less. Source: src/llama-quant.cpp, llama.cpp 0.5.0-dev.
+than without one, a Q4_0 or Q5_0 file more. Most published files of these types were made with one; a published log of a
+32B model in IQ4_XS has exactly that much less. Source: src/llama-quant.cpp, llama.cpp 0.5.0-dev.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ _TRITON = (10.0, 16.0, 24.0)  # from 0.17 no sort from eight sequences on: logit
 _TRITON_V2 = (6.0, 11.0, 39.5)  # 0.33: estimated
 PERSISTENT_V2 = 4.125  # output counts as 32-bit words and the prompt mask as bits
 # Factors on the encoder's formula, which is one block's activations: before 0.19 some towers keep 32-bit copies for
-# the rotation and the attention. Seen: 0.8 (MiniCPM-V, 0.5.4), 1.1 (Llama 3.2, 0.7.0), 1.3 (72B, 0.8.3), 1.6 and 1.9
+# the rotation and the attention. Seen: 0.8 (a resampler, 0.5.4), 1.1 (tiles, 0.7.0), 1.3 (72B, 0.8.3), 1.6 and 1.9
 # (7B and 32B, with the video that the engine before V1 makes up beside the image), 1.9 (3B, 0.11.0); from 0.19 0.7 to
 # 0.9.
 _ENCODER_OLD = (0.7, 1.5, 2.4)

@@ -1,7 +1,7 @@
 """Audio towers of projector files with two modalities: loaded, and reserved for at load, beside the vision tower.
 
-Only their warm-up counts here: a fixed number of frames. Source: tools/mtmd/models/gemma4a.cpp, gemma4ua.cpp,
-whisper-enc.cpp, qwen3a.cpp and dots3note.cpp, llama.cpp 0.5.0-dev.
+Only their warm-up counts here: a fixed number of frames. Source: tools/mtmd/models, llama.cpp 0.5.0-dev; which
+projector type has which tower: profiles/engines/llama_cpp/encoders.yaml.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Towers and projectors made of convolutions: inverted residuals with a little attention, and depthwise projectors.
 
-Source: tools/mtmd/models/mobilenetv5.cpp and llava.cpp, llama.cpp 0.5.0-dev. ``x`` is (width, height, channels, batch).
+Source: tools/mtmd/models (``build_inverted_residual``, ``PROJECTOR_TYPE_LDP``), llama.cpp 0.5.0-dev. ``x`` is (width,
+height, channels, batch).
 """
 
 from __future__ import annotations

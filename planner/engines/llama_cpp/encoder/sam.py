@@ -1,6 +1,6 @@
 """A tower of windowed attention with relative positions before the usual one, and the towers that follow it.
 
-Source: tools/mtmd/models/deepseekocr.cpp and deepseekocr2.cpp, llama.cpp 0.5.0-dev.
+Source: tools/mtmd/models (``build_sam``), llama.cpp 0.5.0-dev.
 """
 
 from __future__ import annotations

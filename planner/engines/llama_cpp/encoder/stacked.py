@@ -1,6 +1,6 @@
 """A tower whose overview and tiles are stacked into one picture, and the small networks that query its blocks.
 
-Source: tools/mtmd/models/granite4-vision.cpp, llama.cpp 0.5.0-dev. ``x`` is (n_embd, patches, tiles).
+Source: tools/mtmd/models (``qf_block``), llama.cpp 0.5.0-dev. ``x`` is (n_embd, patches, tiles).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Alternating updates: the residual stream in several copies, of which each layer computes one and corrects the others.
 
 Beside its attention a layer has a low-rank branch (``laurel``), and the first layers keep only the largest activations.
-Source: llama.cpp 0.5.0-dev, src/models/gemma3n.cpp.
+Source: llama.cpp 0.5.0-dev, src/models (``altup_predict``, ``laurel``).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Feed-forward blocks: dense, mixture of experts with its router, shared expert, dense branch beside the experts.
 
-Source: llama.cpp 0.5.0-dev, llama-graph.cpp (``build_ffn``, ``build_moe_ffn``), src/models/gemma4.cpp.
+Source: llama.cpp 0.5.0-dev, llama-graph.cpp (``build_ffn``, ``build_moe_ffn``); the branch beside
+the experts: src/models.
 """
 
 from __future__ import annotations

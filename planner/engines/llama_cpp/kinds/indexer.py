@@ -1,6 +1,6 @@
 """A lightning indexer: a small attention of its own scores every cell, and attention proper sees only the best.
 
-Source: llama.cpp 0.5.0-dev, src/models/deepseek32.cpp, glm-dsa.cpp; llama-graph.cpp (``build_attn_inp_k_dsa``).
+Source: llama.cpp 0.5.0-dev, src/models and llama-graph.cpp (``build_attn_inp_k_dsa``).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Multi-head latent attention: absorbed (one compressed row per token) or decompressed to plain heads.
 
-Source: llama.cpp 0.5.0-dev, src/models/deepseek2.cpp.
+Source: llama.cpp 0.5.0-dev, src/models (the graphs with ``wkv_a_mqa``).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Layers with constant state per sequence: gated delta net, short convolution, Mamba 1 and 2.
 
-Source: llama.cpp 0.5.0-dev, src/models/delta-net-base.cpp, qwen35.cpp, lfm2.cpp, mamba-base.cpp; llama-graph.cpp
+Source: llama.cpp 0.5.0-dev, src/models (delta-net-base.cpp, mamba-base.cpp and what includes them); llama-graph.cpp
 (``build_rs``).
 """
 
