@@ -28,11 +28,13 @@ _SGLANG_MODULE = "sglang.launch_server"
 class Line:
     """A command line read: the request it makes, and what was seen but plays no part in memory.
 
-    ``remarks`` are warnings for the user: options that do not exist, or that do nothing.
+    ``remarks`` are warnings for the user: options that do not exist, or that do nothing. ``whole_context``: the engine
+    does not start unless one request of the model's own context fits, for the line gives no other.
     """
 
     request: Mapping[str, object]
     remarks: tuple[str, ...] = ()
+    whole_context: bool = False
 
 
 @dataclass(slots=True)
@@ -40,9 +42,11 @@ class _Reading:
     request: dict[str, object] = field(default_factory=dict)
     settings: dict[str, object] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    whole_context: bool = False
 
     def line(self) -> Line:
-        return Line(request={**self.request, "settings": self.settings}, remarks=tuple(self.remarks))
+        request = {**self.request, "settings": self.settings}
+        return Line(request=request, remarks=tuple(self.remarks), whole_context=self.whole_context)
 
 
 def read_command_line(words: Sequence[str], environment: Mapping[str, str] | None = None) -> Line:
@@ -222,7 +226,7 @@ def _number(name: str, value: str) -> float:
 def _vllm(words: list[str], environment: Mapping[str, str]) -> Line:
     del environment
     start = words.index(_VLLM_MODULE) + 1 if _VLLM_MODULE in words else 2
-    return _python_style("vllm", words[start:], model_options=("--model",))
+    return _python_style("vllm", words[start:], model_options=("--model",), context="max_model_len")
 
 
 def _sglang(words: list[str], environment: Mapping[str, str]) -> Line:
@@ -236,7 +240,8 @@ def _lmdeploy(words: list[str], environment: Mapping[str, str]) -> Line:
     return _python_style("lmdeploy", words[3:], model_options=("--model-path",))
 
 
-def _python_style(engine: str, words: Sequence[str], model_options: tuple[str, ...]) -> Line:
+def _python_style(engine: str, words: Sequence[str], model_options: tuple[str, ...], context: str = "") -> Line:
+    """Read options by their names; without the setting ``context`` the engine reserves for the model's own."""
     reading = _Reading()
     reading.request["engine"] = engine
     flags = _flags_of(engine)
@@ -252,6 +257,7 @@ def _python_style(engine: str, words: Sequence[str], model_options: tuple[str, .
             seen.append(name)
     if seen:
         reading.remarks.append(f"options that play no part in this plan: {', '.join(seen)}")
+    reading.whole_context = bool(context) and context not in reading.settings
     return reading.line()
 
 

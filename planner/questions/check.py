@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from planner.advice import Plan, judge, repaired
 from planner.deployment.command_line import Line
@@ -35,10 +36,19 @@ def check_line(name: str, line: Line, *, machine: Machine | None, detect: Callab
     except UsageError as error:
         shown = name if len(name) <= MAX_NAME else f"...{name[-MAX_NAME:]}"
         raise UsageError(f"{shown}: {error}") from None
+    if line.whole_context:
+        deployment = _with_own_context(deployment)
     plan = judge(deployment.engine, deployment.model, deployment.workload, deployment.machine, deployment.settings)
     if plan.verdict == "does_not_fit":
         plan = repaired(plan, deployment.engine) or plan
     return Check(name=name, plan=plan, warnings=(*line.remarks, *settings_warnings(deployment)))
+
+
+def _with_own_context(deployment: Deployment) -> Deployment:
+    trained = deployment.model.language.n_context_train
+    if not trained:
+        return deployment
+    return replace(deployment, workload=replace(deployment.workload, context_tokens=trained))
 
 
 def settings_warnings(deployment: Deployment) -> tuple[str, ...]:

@@ -46,6 +46,9 @@ LINES = [
     ("ollama run gemma3:4b --verbose", "cpu", "fits"),
     # vLLM
     ("vllm serve Qwen/Qwen2.5-VL-7B-Instruct --max-model-len 8192", "80GiB", "fits"),
+    ("vllm serve Qwen/Qwen2.5-VL-7B-Instruct", "80GiB", "fits"),
+    ("vllm serve Qwen/Qwen2.5-VL-7B-Instruct", "24GiB", "does_not_fit"),  # its own context is 128000 tokens
+    ("vllm serve Qwen/Qwen2.5-VL-7B-Instruct --max-model-len 8192", "24GiB", "fits"),
     ("vllm serve meta-llama/Llama-3.2-11B-Vision-Instruct", "80GiB", "will_not_load"),
     ("vllm serve Qwen/Qwen2.5-VL-7B-Instruct --tensor-parallel-size 3", "2x3090", "will_not_load"),
     ("vllm serve Qwen/Qwen2.5-VL-7B-Instruct -tp 2 --max-model-len 8192", "2x3090", "fits"),
