@@ -116,9 +116,7 @@ def _notes(workload: Workload, pool: Pool, resolved: Resolved, settings: VllmSet
     held = f"KV pool: {pool.tokens} tokens expected, at least {pool.tokens_low}"
     notes = [f"{held}; {pool.concurrency:.2f} requests of {resolved.max_model_len} tokens at once"]
     if settings.max_model_len is None:
-        notes.append(
-            f"max_model_len is set to the context asked, {workload.context_tokens}; vLLM's own default is the model's"
-        )
+        notes.append(f"max_model_len is planned as {workload.context_tokens}; vLLM's own default is the model's")
     if settings.skip_mm_profiling:
         notes.append(
             "skip_mm_profiling: nothing is reserved for encoding images; leave room by a lower gpu_memory_utilization"
